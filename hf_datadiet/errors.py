@@ -1,0 +1,33 @@
+"""What can go wrong because of what the user asked for.
+
+Everything that derives from `DataDietError` is the user's to mend: its message is one line that names the fault
+and the remedy, and the command line prints that line and exits with 2. Any other exception is our bug and keeps its traceback.
+"""
+
+
+class DataDietError(Exception):
+    """A fault that the user can mend; the message is one line: what is wrong, and what to do."""
+
+
+class RecipeError(DataDietError):
+    """A recipe, an override or an argument that cannot be carried out."""
+
+
+class SourceError(DataDietError):
+    """Data that cannot be read, or that lacks what the task needs."""
+
+
+class PluginError(DataDietError):
+    """A score, strategy or task that does not exist or does not import."""
+
+
+class CoverageError(DataDietError):
+    """An example id that is missing, doubled or unknown where every id must appear exactly once."""
+
+
+class StaleRecordError(DataDietError):
+    """A record on disk that belongs to another recipe or source, or whose bytes have changed."""
+
+
+class PublishError(DataDietError):
+    """A publication that must not, or could not, be made."""

@@ -1,0 +1,186 @@
+"""EVALUATE: retrain from scratch on each kept set, on random sets of equal size and on everything, with fresh seeds.
+
+Held-out rows are neither scored nor pruned. What counts is the model after the last epoch, never the best on test.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from hf_datadiet.errors import CoverageError, RecipeError, StaleRecordError
+from hf_datadiet.recipe import FIRST_EVALUATION_SEED, Recipe, recipe_from, with_overrides
+from hf_datadiet.records import ArmResult, EvaluationTable, Selection, digest_of
+from hf_datadiet.stats import stratified_draw
+from hf_datadiet.store import RunFolder
+from hf_datadiet.training.loop import steps_of
+from hf_datadiet.training.progress import Progress
+from hf_datadiet.training.randomness import generator_for
+from hf_datadiet.training.retrain import retrain
+from hf_datadiet.training.session import Session, decide_plan, open_session
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to choose training rows. `selection` is None for arms that take everything or draw per seed."""
+
+    name: str
+    meaning: str
+    kind: Literal["full", "random", "stratified", "selection"]
+    size: int
+    selection: Selection | None = None
+
+    def ids(self, labelled: NDArray[np.int64], label: NDArray[np.int32], seed: int) -> NDArray[np.int64]:
+        """Ids of the rows to train on with this seed, ascending; random arms draw anew for each."""
+        rng = generator_for(f"draw/{self.name}", seed)
+        if self.selection is not None:
+            return self.selection.kept
+        if self.kind == "random":
+            return np.sort(rng.choice(labelled, self.size, replace=False))
+        if self.kind == "stratified":
+            return labelled[stratified_draw(label, self.size, rng)]
+        return labelled
+
+
+def arms_of(selections: Sequence[Selection], n_rows: int) -> list[Arm]:
+    """Full data, each selection, and for each size a random and a class-stratified random set."""
+    arms = [Arm("full", f"all {n_rows} rows", "full", n_rows)]
+    for selection in selections:
+        arms.append(Arm(selection.name, describe(selection), "selection", selection.kept.size, selection))
+    for size in sorted({arm.size for arm in arms if arm.selection is not None}, reverse=True):
+        if size < n_rows:
+            arms.append(Arm(f"random-{size}", f"{size} rows at random, drawn anew for each seed", "random", size))
+            arms.append(Arm(f"stratified-{size}", f"{size} rows at random within each class, drawn anew for each seed", "stratified", size))
+    return arms
+
+
+def describe(selection: Selection) -> str:
+    """A selection in words."""
+    by = f" by {selection.score}" if selection.score else ""
+    quotas = selection.parameters.get("quotas", "none")
+    return f"{selection.kept.size} rows: {selection.strategy}{by}" + (f", {quotas} per class" if quotas != "none" else "")
+
+
+def evaluate_run(
+    recipe: Recipe, folder: RunFolder, *, command: str, dataset: Dataset | None = None, progress: bool = True
+) -> EvaluationTable:
+    """Judge the folder's selections that the recipe names (all of the folder's if it names none), and write the table.
+
+    Finished trainings are not repeated. `StaleRecordError` for a selection made from other data.
+    """
+    session = open_session(recipe, folder, command=command, dataset=dataset)
+    names = [spec.name for spec in recipe.prune] or folder.selections()
+    if not names:
+        raise RecipeError(f"{folder.path} has no selection to evaluate; run hf-datadiet prune first")
+    return judge(session, [folder.load_selection(name) for name in names], progress=progress)
+
+
+def judge(session: Session, selections: Sequence[Selection], *, progress: bool) -> EvaluationTable:
+    """All arms times all seeds on the session's rows."""
+    recipe, folder, spec = session.recipe, session.folder, session.recipe.evaluate
+    _check(session, selections)
+    train = session.train_feed()
+    test = session.test_feed(train)
+    if np.intersect1d(test.example_id, train.example_id).size and session.pinned.test is session.pinned.dataset:
+        raise CoverageError("held-out rows are among the training rows")
+    plan = decide_plan(session, train)
+    arms = arms_of(selections, len(train))
+    label = session.pinned.label[session.labelled]
+    seeds = [FIRST_EVALUATION_SEED + k for k in range(spec.seeds)]
+    cells = {(arm.name, seed): arm.ids(session.labelled, label, seed) for arm in arms for seed in seeds}
+    steps = {arm.name: arm_steps(recipe, arm.size, len(train)) for arm in arms}
+    done = {(arm.name, seed): _finished(session, arm, seed, cells[arm.name, seed], steps[arm.name]) for arm in arms for seed in seeds}
+    todo = [(arm, seed) for seed in seeds for arm in arms if done[arm.name, seed] is None]
+    bar = Progress(sum(steps[arm.name] for arm, _ in todo), shown=progress)
+    for arm, seed in todo:
+
+        def report(stats: Mapping[str, float], arm: Arm = arm, seed: int = seed) -> None:
+            where = f"{arm.name}  seed {seed - FIRST_EVALUATION_SEED + 1}/{spec.seeds}  epoch {stats['epoch']:.0f}"
+            bar.advance(stats["steps"], f"evaluate  {where}  loss {stats['loss']:.3f}")
+
+        result = retrain(
+            session, train, test, plan, arm=arm.name, seed=seed, ids=cells[arm.name, seed], steps=steps[arm.name], on_epoch=report
+        )
+        folder.save_arm(spec.name, result, test.example_id)
+        done[arm.name, seed] = result
+    table = EvaluationTable(
+        name=spec.name,
+        model=recipe.task.model,
+        match=spec.match,
+        margin=spec.margin,
+        arms={arm.name: arm.meaning for arm in arms},
+        arm_selections={arm.name: arm.selection.name for arm in arms if arm.selection is not None},
+        n_seeds=spec.seeds,
+        test_id=test.example_id,
+        test_label=session.pinned.test_label,
+        results=tuple(result for arm in arms for seed in seeds if (result := done[arm.name, seed]) is not None),
+        source_digest=session.pinned.record.digest,
+        provenance=session.provenance,
+    )
+    folder.save_evaluation(table)
+    return table
+
+
+def arm_steps(recipe: Recipe, n_rows: int, n_full: int) -> int:
+    """Steps of a training on n_rows of n_full rows: as many epochs as the full data gets, or as many steps."""
+    return steps_of(n_rows if recipe.evaluate.match == "epochs" else n_full, recipe.task.training)
+
+
+def _check(session: Session, selections: Sequence[Selection]) -> None:
+    for selection in selections:
+        if selection.source_digest != session.pinned.record.digest:
+            raise StaleRecordError(f"selection {selection.name!r} was made from other data; prune again")
+        if selection.name == "full" or selection.name.startswith(("random-", "stratified-")):
+            raise RecipeError(f"selection {selection.name!r} has the name of an arm that evaluation adds by itself; choose another name")
+
+
+def _finished(session: Session, arm: Arm, seed: int, ids: NDArray[np.int64], steps: int) -> ArmResult | None:
+    """The training as an earlier call finished it, or None; `StaleRecordError` if it had other rows or lasted otherwise."""
+    name = session.recipe.evaluate.name
+    result = session.folder.load_arm(name, arm.name, seed)
+    if result is not None and (result.train_ids_digest != digest_of([ids]) or result.steps != steps):
+        raise StaleRecordError(
+            f"evaluation {name!r} in {session.folder.path} has trained arm {arm.name} on other rows or for other steps; "
+            f"set evaluate.name to a new name, or delete {session.folder.evaluation_path(name)}"
+        )
+    return result
+
+
+def evaluate_selections(
+    dataset: Dataset,
+    selections: Sequence[Selection],
+    *,
+    test: Dataset,
+    model: str = "timm:resnet18",
+    seeds: int = 4,
+    epochs: int = 10,
+    match: Literal["epochs", "steps"] = "epochs",
+    margin: float = 0.5,
+    out: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> EvaluationTable:
+    """Retrain on each selection of `dataset`, on random sets of equal size and on all of it; predict `test`.
+
+    `seeds` fresh trainings per arm, disjoint from any scoring seed; `match`: equal epochs (pruning saves compute) or
+    equal steps (the paper's protocol). `margin`: accuracy points that are declared not to matter. The rest as in
+    `score_dataset`. Returns every test prediction of every training.
+    """
+    plain: dict[str, Any] = {
+        "source": {"columns": dict(columns or {}), "test": {"split": "test"}},
+        "task": {"model": model, "training": {"epochs": epochs}},
+        "evaluate": {"seeds": seeds, "match": match, "margin": margin},
+    }
+    recipe = recipe_from(with_overrides(plain, options or {}))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = RunFolder(out if out is not None else temporary)
+        session = open_session(recipe, folder, command="evaluate_selections(...)", dataset=dataset, test=test)
+        return judge(session, selections, progress=progress)

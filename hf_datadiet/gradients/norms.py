@@ -1,0 +1,118 @@
+"""The Euclidean norm of each example's loss gradient over all trainable parameters.
+
+Two exact engines. `loop` differentiates one example at a time with plain autograd and works for every model; `vmap`
+batches the same computation with torch.func and is faster for some small models. Which one pays is measured once per
+run (`fastest_engine`). Costs several ordinary training steps; the routes per layer that make it cheap are to come.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.func import functional_call, grad_and_value, vmap
+
+Engine = Literal["loop", "vmap"]
+VMAP_CHUNK = 32
+"""Examples whose gradients are held at once by `vmap`: memory grows with chunk x parameters."""
+
+
+@dataclass(frozen=True)
+class NormsResult:
+    """`norms` float32 [B], `losses` float32 [B], `logits` float32 [B, C]; all from one pass, without graph."""
+
+    norms: torch.Tensor
+    losses: torch.Tensor
+    logits: torch.Tensor
+
+
+class GradientNorms:
+    """Callable `(inputs [B, ...], targets int64 [B]) -> NormsResult` for a model in eval mode.
+
+    `loss(logits [1, C], targets [1])` must return the loss of that one example (a mean over one is fine); it must be
+    the plain loss, since smoothing or weight decay would change the score. `logits_of` takes the model's output.
+    Examples are independent only in eval mode: raises ValueError if any module is in train mode (BatchNorm would mix
+    the batch, dropout would add noise).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = nn.functional.cross_entropy,
+        *,
+        engine: Engine = "loop",
+        logits_of: Callable[[Any], torch.Tensor] = lambda output: output,
+    ) -> None:
+        self.model = model
+        self.loss = loss
+        self.engine = engine
+        self.logits_of = logits_of
+
+    def __call__(self, inputs: torch.Tensor, targets: torch.Tensor) -> NormsResult:
+        """Norms, losses and logits of one batch, each example by itself."""
+        if any(module.training for module in self.model.modules()):
+            raise ValueError("per-example gradients need model.eval(): in train mode examples are not independent")
+        return self._loop(inputs, targets) if self.engine == "loop" else self._vmap(inputs, targets)
+
+    def _loop(self, inputs: torch.Tensor, targets: torch.Tensor) -> NormsResult:
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        norms, losses, logits = [], [], []
+        with torch.enable_grad():
+            for i in range(len(targets)):
+                output = self.logits_of(self.model(inputs[i : i + 1]))
+                value = self.loss(output, targets[i : i + 1])
+                found = torch.autograd.grad(value, parameters, allow_unused=True)
+                norms.append(_norm([gradient for gradient in found if gradient is not None]))
+                losses.append(value.detach().float())
+                logits.append(output.detach().float())
+        return NormsResult(torch.stack(norms), torch.stack(losses), torch.cat(logits))
+
+    def _vmap(self, inputs: torch.Tensor, targets: torch.Tensor) -> NormsResult:
+        trainable = {name: parameter.detach() for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        fixed = {name: parameter.detach() for name, parameter in self.model.named_parameters() if not parameter.requires_grad}
+        fixed |= dict(self.model.named_buffers())
+
+        def one(weights: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            output = self.logits_of(functional_call(self.model, {**weights, **fixed}, (x[None],)))
+            return self.loss(output, y[None]), output[0]
+
+        def norm_of(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            gradients, (value, output) = grad_and_value(one, has_aux=True)(trainable, x, y)
+            return torch.stack([gradient.float().square().sum() for gradient in gradients.values()]).sum().sqrt(), value, output
+
+        norms, losses, logits = vmap(norm_of, chunk_size=VMAP_CHUNK)(inputs, targets)
+        return NormsResult(norms.detach(), losses.detach().float(), logits.detach().float())
+
+
+def _norm(gradients: list[torch.Tensor]) -> torch.Tensor:
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm([gradient.float() for gradient in gradients])))
+
+
+def fastest_engine(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, logits_of: Callable[[Any], torch.Tensor]) -> Engine:
+    """The engine that takes less time for this batch; `loop` where vmap cannot run the model. Leaves the model as it was."""
+    seconds: dict[Engine, float] = {}
+    was_training = model.training
+    model.eval()
+    try:
+        for engine in ("loop", "vmap"):
+            norms = GradientNorms(model, engine=engine, logits_of=logits_of)
+            try:
+                norms(inputs, targets)
+                seconds[engine] = min(_timed(norms, inputs, targets) for _ in range(2))
+            except (RuntimeError, NotImplementedError):
+                if engine == "loop":
+                    raise
+    finally:
+        model.train(was_training)
+    return min(seconds, key=lambda engine: seconds[engine])
+
+
+def _timed(norms: GradientNorms, inputs: torch.Tensor, targets: torch.Tensor) -> float:
+    start = time.perf_counter()
+    # Reading a value waits for the device.
+    float(norms(inputs, targets).norms[0])
+    return time.perf_counter() - start

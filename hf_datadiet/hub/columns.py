@@ -1,0 +1,38 @@
+"""Scores as columns of the dataset that was scored."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, Features, Value, concatenate_datasets
+
+from hf_datadiet.errors import RecipeError, StaleRecordError
+from hf_datadiet.hub.source import content_digest
+from hf_datadiet.records import ScoreTable
+from hf_datadiet.store import SE
+
+
+def with_scores(dataset: Dataset, table: ScoreTable, prefix: str = "") -> Dataset:
+    """The dataset with float32 columns of scores and standard errors behind its own, null where a row has no score.
+
+    Raises `StaleRecordError` unless the role columns have exactly the content that was scored, `RecipeError` for a
+    column name that exists already.
+    """
+    source = table.source
+    if len(dataset) != source.n_rows or content_digest(dataset, source.columns) != source.digest:
+        raise StaleRecordError(
+            f"this dataset is not the one that was scored ({source.n_rows} rows of {source.name}, split {source.split}): "
+            "rows, order or labels differ; pass the dataset as it was loaded"
+        )
+    added: dict[str, pa.Array] = {}
+    for name, column in table.columns.items():
+        for suffix, values in (("", column.mean), (SE, column.se)):
+            if values is not None:
+                whole = np.full(source.n_rows, np.nan, np.float32)
+                whole[table.example_id] = values
+                added[f"{prefix}{name}{suffix}"] = pa.array(whole, mask=np.isnan(whole))
+    taken = [name for name in added if name in dataset.column_names]
+    if taken:
+        raise RecipeError(f'the dataset already has a column {taken[0]!r}; choose a prefix for the scores: prefix="diet_" (--prefix diet_)')
+    features = Features({name: Value("float32") for name in added})
+    return concatenate_datasets([dataset, Dataset(pa.table(added, schema=features.arrow_schema))], axis=1)

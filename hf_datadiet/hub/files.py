@@ -1,0 +1,47 @@
+"""Datasets as files that stand alone: media embedded, no path of the machine inside."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset, DatasetDict
+from datasets.table import embed_table_storage
+
+Form = Literal["parquet", "disk"]
+
+BATCH = 1000
+
+
+def write_splits(splits: Mapping[str, Dataset], folder: Path, form: Form) -> None:
+    """Write the splits to `folder` as SPLIT.parquet or as save_to_disk does; the folder appears whole or not at all.
+
+    `load_dataset(folder)` or `load_from_disk(folder)` reads it back. An existing folder is replaced.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        if form == "disk":
+            DatasetDict(dict(splits)).save_to_disk(str(temporary))
+        else:
+            temporary.mkdir()
+            for name, split in splits.items():
+                _write_parquet(split, temporary / f"{name}.parquet")
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_parquet(dataset: Dataset, path: Path) -> None:
+    # `Dataset.to_parquet` keeps images that lie in files as paths; embedding them batch by batch keeps memory flat.
+    schema = dataset.features.arrow_schema
+    with pq.ParquetWriter(path, schema) as writer:
+        for batch in dataset.with_format("arrow").iter(BATCH):
+            assert isinstance(batch, pa.Table)
+            writer.write_table(embed_table_storage(batch).cast(schema), row_group_size=BATCH)

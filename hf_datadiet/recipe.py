@@ -1,0 +1,376 @@
+"""YAML to frozen dataclasses. The keys are the sentence: `source: task: score: prune: evaluate:`.
+
+An unknown key names its nearest neighbour, and all faults are reported at once. The classes here hold what was asked
+for; whether the names in it exist (a score, a strategy, a model) is for the code that looks them up.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from hf_datadiet.errors import RecipeError
+
+T = TypeVar("T")
+STRICT_KEYS = ConfigDict(extra="forbid")
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""The name of a folder inside the run folder: never a path."""
+
+FIRST_EVALUATION_SEED = 10_000
+"""Evaluation seeds start here, so that they are disjoint from the scoring seeds 0..S-1."""
+
+
+@dataclass(frozen=True, config=STRICT_KEYS)
+class HeldOut:
+    """Rows that are neither scored nor pruned: a split of its own, or a fraction drawn per class from the split."""
+
+    split: str | None = None
+    fraction: Fraction | None = None
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_of(self) -> HeldOut:
+        if (self.split is None) == (self.fraction is None):
+            raise ValueError("give either split or fraction")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT_KEYS)
+class LabelNoise:
+    """Exactly round(fraction * N) of the labelled rows to be scored get one of the other labels, drawn uniformly."""
+
+    fraction: Fraction
+    seed: int = 0
+
+
+@dataclass(frozen=True, config=STRICT_KEYS)
+class SourceSpec:
+    """Where the rows come from: an embedded `sample`, or a local `path` (parquet file or folder, save_to_disk folder).
+
+    `columns` names roles ("image", "label") where the features do not tell. `limit` keeps that many rows, drawn per
+    class with `limit_seed`; ids stay those of the full split.
+    """
+
+    sample: str | None = None
+    path: str | None = None
+    split: str = "train"
+    test: HeldOut | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    limit: Positive | None = None
+    limit_seed: int = 0
+    label_noise: LabelNoise | None = None
+
+    @model_validator(mode="after")
+    def _not_both(self) -> SourceSpec:
+        if self.sample is not None and self.path is not None:
+            raise ValueError("give either sample or path, not both")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT_KEYS)
+class Optimizer:
+    """A class of `torch.optim` and its parameters; a parameter that is not given keeps torch's default.
+
+    The default is the paper's optimiser (SCIENCE: authors' `run_full_data.py`): Nesterov SGD, 0.9, weight decay 5e-4.
+    """
+
+    name: str = "SGD"
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = 0.9
+    nesterov: bool | None = True
+    weight_decay: Annotated[float, Field(ge=0)] | None = 5e-4
+
+
+@dataclass(frozen=True, config=STRICT_KEYS)
+class Schedule:
+    """The learning rate over the steps of a whole training.
+
+    `cosine`, `linear` and `constant` after `warmup` (fraction of the steps) are transformers' schedules; `multistep`
+    multiplies by `gamma` at each of `milestones` (epochs) and is torch's.
+    """
+
+    name: Literal["cosine", "linear", "constant", "multistep"] = "cosine"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    milestones: tuple[Positive, ...] = ()
+    gamma: Annotated[float, Field(gt=0)] = 0.1
+
+    @model_validator(mode="after")
+    def _fits(self) -> Schedule:
+        if (self.name == "multistep") != bool(self.milestones):
+            raise ValueError("milestones go with schedule multistep, and multistep needs them")
+        if self.name == "multistep" and self.warmup:
+            raise ValueError("multistep has no warmup")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT_KEYS)
+class Training:
+    """An ordinary training on all rows: scoring runs follow it for their first `score.epochs`, evaluation to the end."""
+
+    epochs: Positive = 10
+    batch_size: Positive = 128
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    precision: Literal["float32", "bf16"] = "float32"
+
+
+@dataclass(frozen=True, config=STRICT_KEYS)
+class TaskSpec:
+    """What is learned. `options` are the task's own keys (image: image_size, stem, normalize, crop, flip)."""
+
+    kind: Name = "image"
+    model: str = "timm:resnet18"
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    training: Training = field(default_factory=Training)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=STRICT_KEYS)
+class ScoreSpec:
+    """Which scores, from how many seeds, observed when.
+
+    `epochs`: how many epochs of the training a scoring run goes through (default: all); the learning-rate schedule
+    stays that of the whole training, as in the paper. `observe_at`: epochs after which every example is observed, 0 is
+    initialisation; the last epoch is always among them. `at`: the moment that the plain column name means.
+    """
+
+    scores: tuple[str, ...] = ("el2n",)
+    seeds: Positive = 4
+    epochs: Positive | None = None
+    observe_at: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    at: Annotated[int, Field(ge=0)] | Literal["last"] = "last"
+    observe_batch_size: Positive | Literal["auto"] = "auto"
+    keep_weights: Literal["none", "last", "moments"] | tuple[Annotated[int, Field(ge=0)], ...] = "last"
+
+    @model_validator(mode="after")
+    def _scores_once(self) -> ScoreSpec:
+        if not self.scores or len(set(self.scores)) != len(self.scores):
+            raise ValueError("scores must name at least one score, each once")
+        if self.seeds > FIRST_EVALUATION_SEED:
+            raise ValueError(f"at most {FIRST_EVALUATION_SEED} seeds: evaluation seeds start there")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT_KEYS)
+class PruneSpec:
+    """One named selection. `parameters` are the strategy's own keys (window: skip)."""
+
+    name: Name
+    keep: int | float | Mapping[str, Any]
+    score: str | None = None
+    strategy: str | None = None
+    quotas: Literal["none", "proportional", "equal"] = "none"
+    tie_seed: int = 0
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=STRICT_KEYS)
+class EvaluateSpec:
+    """How the selections are judged. `margin`: accuracy points; a smaller difference is declared not to matter."""
+
+    name: Name = "main"
+    seeds: Positive = 4
+    match: Literal["epochs", "steps"] = "epochs"
+    margin: Annotated[float, Field(gt=0)] = 0.5
+
+
+@dataclass(frozen=True, config=STRICT_KEYS)
+class Recipe:
+    """Everything that was asked for; `prune` is a tuple of named selections."""
+
+    source: SourceSpec
+    task: TaskSpec = field(default_factory=TaskSpec)
+    score: ScoreSpec = field(default_factory=ScoreSpec)
+    prune: tuple[PruneSpec, ...] = ()
+    evaluate: EvaluateSpec = field(default_factory=EvaluateSpec)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        names = [spec.name for spec in self.prune]
+        if len(set(names)) != len(names):
+            raise ValueError("prune: each selection needs a name of its own")
+        epochs, planned = self.score_epochs, self.task.training.epochs
+        if epochs > planned:
+            raise ValueError(f"score.epochs is {epochs}, but the training ends after {planned}; raise task.training.epochs")
+        late = [moment for moment in self.score.observe_at if moment > epochs]
+        if late:
+            raise ValueError(f"score.observe_at names epoch {late[0]}, but scoring runs end after {epochs}")
+        if self.score.at != "last" and self.score.at not in self.moments:
+            raise ValueError(f"score.at is {self.score.at}, which score.observe_at does not observe")
+        return self
+
+    @property
+    def score_epochs(self) -> int:
+        """Epochs of a scoring run."""
+        return self.score.epochs or self.task.training.epochs
+
+    @property
+    def moments(self) -> tuple[int, ...]:
+        """Epochs after which all examples are observed, ascending; the last epoch is always among them."""
+        return tuple(sorted({*self.score.observe_at, self.score_epochs}))
+
+    @property
+    def headline(self) -> int:
+        """The moment that a plain column name such as `el2n` means."""
+        return self.score_epochs if self.score.at == "last" else self.score.at
+
+    @property
+    def kept_epochs(self) -> tuple[int, ...]:
+        """The epochs whose weights a scoring seed keeps."""
+        keep = self.score.keep_weights
+        if isinstance(keep, str):
+            return {"none": (), "last": (self.score_epochs,), "moments": self.moments}[keep]
+        return tuple(sorted(set(keep)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, the task's and strategies' own keys back beside the common ones."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=list))
+        plain["task"] |= plain["task"].pop("options")
+        for selection in plain["prune"]:
+            selection |= selection.pop("parameters")
+        return plain
+
+    def identity(self) -> dict[str, Any]:
+        """What makes a run folder the same run. What may grow is left out: seeds, selections, evaluations."""
+        plain = self.to_dict()
+        del plain["prune"], plain["evaluate"], plain["score"]["seeds"]
+        # Where the data lies does not matter; what it is, does: the store compares the content digest instead.
+        del plain["source"]["path"], plain["source"]["sample"]
+        return plain
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the resolved recipe."""
+        return "sha256:" + hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """An instance of a frozen dataclass from plain values, or one `RecipeError` that names every fault."""
+    try:
+        return TypeAdapter(cls).validate_python(dict(values))
+    except ValidationError as error:
+        faults = [_fault(cls, detail, where) for detail in error.errors(include_url=False)]
+        raise RecipeError("; ".join(dict.fromkeys(faults))) from None
+
+
+def _fault(cls: type, detail: Mapping[str, Any], where: str) -> str:
+    # pydantic puts the alternatives of a union into the location; only keys and positions mean something to a reader.
+    location = [str(part) for part in detail["loc"] if isinstance(part, int) or str(part).isidentifier()]
+    path = ".".join([where, *location] if where else location) or "recipe"
+    if detail["type"] == "unexpected_keyword_argument":
+        known = _known_keys(cls, detail["loc"][:-1])
+        near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
+        return f"{path}: unknown key" + (f"; did you mean {near[0]}?" if near else f"; known keys are {', '.join(known)}")
+    message = detail["msg"].removeprefix("Value error, ")
+    given = detail.get("input")
+    shown = f", not {given!r}" if isinstance(given, str | int | float | bool) and detail["type"] != "value_error" else ""
+    return f"{path}: {message[0].lower()}{message[1:]}{shown}"
+
+
+def _known_keys(cls: Any, location: Sequence[Any]) -> list[str]:
+    """Field names of the dataclass that lies at `location` below `cls`."""
+    for part in location:
+        if isinstance(part, str) and dataclasses.is_dataclass(cls):
+            hint = get_type_hints(cls).get(part, cls)
+            candidates = [hint, *get_args(hint)]
+            cls = next((option for option in candidates if dataclasses.is_dataclass(option)), cls)
+    return [item.name for item in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
+
+
+def recipe_from(values: Mapping[str, Any]) -> Recipe:
+    """A recipe from nested plain values. Raises `RecipeError` with every fault in one line."""
+    plain = {key: value for key, value in values.items()}
+    if isinstance(plain.get("task"), Mapping):
+        plain["task"] = _gather(TaskSpec, plain["task"], "options")
+    if isinstance(plain.get("prune"), Sequence) and not isinstance(plain["prune"], str):
+        plain["prune"] = [_gather(PruneSpec, spec, "parameters") if isinstance(spec, Mapping) else spec for spec in plain["prune"]]
+    return build(Recipe, plain, "")
+
+
+def _gather(cls: Any, values: Mapping[str, Any], rest: str) -> dict[str, Any]:
+    """Move the keys that `cls` does not know into its field `rest`: they belong to the task or strategy named."""
+    known = {item.name for item in dataclasses.fields(cls)} - {rest}
+    return {key: value for key, value in values.items() if key in known} | {rest: {k: v for k, v in values.items() if k not in known}}
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file and apply overrides such as `score.epochs=10` (the value is read as YAML)."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"cannot read recipe {path}: {error.strerror}; give the path of a YAML file") from None
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        raise RecipeError(f"recipe {path} is not valid YAML{place}: {getattr(error, 'problem', None) or 'cannot be parsed'}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"recipe {path} must be a mapping with the keys {', '.join(_known_keys(Recipe, ()))}")
+    return recipe_from(with_overrides(values, parse_overrides(overrides)))
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """{"score.epochs": 10} from ["score.epochs=10"]; the value is read as YAML."""
+    parsed: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"{override!r} is no override; write key.sub=value, for example score.epochs=10")
+        try:
+            parsed[key] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise RecipeError(f"override {key}: {text!r} is not valid YAML; quote it") from None
+    return parsed
+
+
+def with_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of nested plain values with each dotted key replaced; positions of lists are numbers (`prune.0.keep`)."""
+    result = copy.deepcopy(dict(values))
+    for key, value in overrides.items():
+        target: Any = result
+        *parents, last = key.split(".")
+        for part in parents:
+            if isinstance(target, dict) and target.get(part) is None:
+                target[part] = {}
+            target = _inside(target, part, key)
+        if isinstance(target, dict):
+            target[last] = value
+        else:
+            _inside(target, last, key)
+            target[int(last)] = value
+    return result
+
+
+def _inside(target: Any, part: str, key: str) -> Any:
+    if isinstance(target, dict) and part in target:
+        return target[part]
+    if isinstance(target, list) and part.isdigit() and int(part) < len(target):
+        return target[int(part)]
+    raise RecipeError(f"override {key}: there is no {part}; keys are joined by dots, positions of lists are numbers")
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The resolved recipe as YAML; reading it back gives an equal recipe."""
+    return yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
+
+
+def recipes_folder() -> Path:
+    """The folder of the recipes that come with the package: inside the wheel, or the checkout's `recipes/`."""
+    inside = Path(__file__).parent / "_recipes"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "recipes"

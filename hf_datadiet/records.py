@@ -1,0 +1,293 @@
+"""The nouns that travel between the verbs: frozen, and checked when they are made.
+
+Shapes: N examples, S seeds, M observed moments, E epochs trained, C classes, K kept, T test rows.
+An example id is an int64: the row's position in the pinned split. It is never derived again and never sorted away.
+No number crosses from one verb to the next without its id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_datadiet.errors import CoverageError, RecipeError
+
+Direction: TypeAlias = Literal["harder", "easier", "neither"]
+"""What a high value says of an example; "neither" for numbers that are no claim about difficulty."""
+
+UNLABELLED = -1
+"""The label of a row without a label: such a row is neither trained on nor scored, and its scores are null."""
+
+
+def digest_of(parts: Iterable[bytes | str | NDArray[Any]]) -> str:
+    """SHA-256 over the parts in order, each framed by its length (arrays also by dtype and shape): "sha256:<hex>"."""
+    state = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            state.update(f"{part.dtype.str}{part.shape}".encode())
+            data = np.ascontiguousarray(part).tobytes()
+        else:
+            data = part.encode() if isinstance(part, str) else part
+        state.update(f"{len(data)}:".encode())
+        state.update(data)
+    return f"sha256:{state.hexdigest()}"
+
+
+def check_ids(ids: NDArray[np.int64], what: str) -> None:
+    """Raise `CoverageError` unless `ids` is one-dimensional int64, not negative, every id once."""
+    if ids.dtype != np.int64 or ids.ndim != 1:
+        raise CoverageError(f"{what}: example ids must be a one-dimensional int64 array, not {ids.dtype} {ids.shape}")
+    if ids.size and int(ids.min()) < 0:
+        raise CoverageError(f"{what}: example id {int(ids.min())} is negative; ids are row positions from 0")
+    values, counts = np.unique(ids, return_counts=True)
+    if values.size != ids.size:
+        raise CoverageError(f"{what}: example id {int(values[counts > 1][0])} appears more than once")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a record comes from. Holds no absolute path, user name or host name, so that it can be published."""
+
+    recipe_digest: str
+    command: str
+    versions: Mapping[str, str]
+    hardware: Mapping[str, str]
+    created: str
+    """UTC, ISO 8601, to the second."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One pinned split.
+
+    `digest` is the SHA-256 of the content of the role columns, row by row in order: it changes when a row, the order
+    or a label changes, and not when another column is added. `columns` maps a role ("image", "label") to a column.
+    """
+
+    name: str
+    config: str | None
+    split: str
+    revision: str | None
+    digest: str
+    n_rows: int
+    columns: Mapping[str, str]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What must be equal for results to be bit-identical; decided once per run by measuring, then reused."""
+
+    device: str
+    threads: int
+    precision: Literal["float32", "bf16"]
+    observe_batch_size: int
+    gradient_engine: Literal["loop", "vmap"]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What one scoring seed left behind.
+
+    `moments` [M]: the epochs (0 = initialisation) after which all examples were observed. `observed[score]` float32
+    [M, N]; `accumulated[column]` float32 [N], from the training forward passes; `predicted` int32 [M, N];
+    `p_label` float16 [E, N], the probability of the label in the training forward of each epoch. `weights[epoch]`
+    maps parameter and buffer names to arrays. Columns follow `example_id` [N], labelled rows only.
+    """
+
+    seed: int
+    example_id: NDArray[np.int64]
+    moments: tuple[int, ...]
+    observed: Mapping[str, NDArray[np.float32]]
+    accumulated: Mapping[str, NDArray[np.float32]]
+    predicted: NDArray[np.int32]
+    p_label: NDArray[np.float16]
+    curve: tuple[Mapping[str, float], ...]
+    seconds: Mapping[str, float]
+    """Wall seconds spent: {"train": ..., "observe": ...}."""
+    weights: Mapping[int, Mapping[str, NDArray[Any]]]
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        check_ids(self.example_id, f"seed {self.seed}")
+        n, m = self.example_id.size, len(self.moments)
+        shapes = {name: (values, (m, n)) for name, values in self.observed.items()}
+        shapes |= {name: (values, (n,)) for name, values in self.accumulated.items()}
+        shapes |= {"predicted": (self.predicted, (m, n)), "p_label": (self.p_label, (self.p_label.shape[0], n))}
+        for name, (values, shape) in shapes.items():
+            if values.shape != shape:
+                raise CoverageError(f"seed {self.seed}: {name} has shape {values.shape}, expected {shape}")
+            if not np.isfinite(values).all():
+                raise CoverageError(f"seed {self.seed}: {name} is not finite everywhere; lower the learning rate")
+
+
+@dataclass(frozen=True)
+class ScoreColumn:
+    """One score at one moment: `mean` float32 [N] over seeds, null (NaN) exactly for rows without a label.
+
+    `se` float32 [N]: standard error of the mean over S seeds, None for one seed or a score that no seed changes.
+    `per_seed` float32 [S, N]: None where only means are known. `reliability`: Spearman-Brown of the mean pairwise
+    Spearman correlation between seeds, in [-inf, 1]; None for one seed or a score that no seed changes.
+    `epoch`: the moment observed; for scores accumulated during training, the last epoch.
+    `low`, `high`: the range that the score's definition allows (infinite where it allows any).
+    """
+
+    score: str
+    epoch: int
+    mean: NDArray[np.float32]
+    se: NDArray[np.float32] | None
+    per_seed: NDArray[np.float32] | None
+    higher_is: Direction
+    low: float
+    high: float
+    reliability: float | None
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """The scores of N examples of one source. `label` int32 [N] is `UNLABELLED` where the source has no label."""
+
+    source: Source
+    example_id: NDArray[np.int64]
+    label: NDArray[np.int32]
+    seeds: tuple[int, ...]
+    columns: Mapping[str, ScoreColumn]
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        check_ids(self.example_id, "scores")
+        n = self.example_id.size
+        if n and int(self.example_id.max()) >= self.source.n_rows:
+            raise CoverageError(f"scores: example id {int(self.example_id.max())} lies outside the source's {self.source.n_rows} rows")
+        labelled = self.label != UNLABELLED
+        for name, column in self.columns.items():
+            if column.mean.shape != (n,) or self.label.shape != (n,):
+                raise CoverageError(f"scores: column {name} has {column.mean.shape[0]} values for {n} examples")
+            if not np.array_equal(np.isfinite(column.mean), labelled):
+                raise CoverageError(f"scores: column {name} must be finite for every labelled row and null for every other")
+            if column.per_seed is not None and column.per_seed.shape != (len(self.seeds), n):
+                raise CoverageError(f"scores: column {name} has per-seed values of shape {column.per_seed.shape}, expected {(len(self.seeds), n)}")
+
+    def column(self, name: str) -> ScoreColumn:
+        """The named column, or a `RecipeError` that lists the names there are."""
+        if name not in self.columns:
+            raise RecipeError(f"no score column {name!r}; this table has: {', '.join(self.columns)}")
+        return self.columns[name]
+
+    @property
+    def digest(self) -> str:
+        """Digest of ids, labels and mean values (not of the provenance): equal numbers, equal digest."""
+        parts: list[bytes | str | NDArray[Any]] = [self.source.digest, self.example_id, self.label]
+        for name in sorted(self.columns):
+            parts += [name, self.columns[name].mean]
+        return digest_of(parts)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which of the scored examples stay: `kept` int64 [K], sorted; `dropped` int64 [N - K], sorted, with a reason each."""
+
+    name: str
+    kept: NDArray[np.int64]
+    dropped: NDArray[np.int64]
+    reasons: tuple[str, ...]
+    score: str | None
+    strategy: str
+    parameters: Mapping[str, Any]
+    """Everything else that was asked for: keep, quotas, the strategy's own parameters."""
+    tie_seed: int
+    quotas: Mapping[str, int] | None
+    """Rows kept per class name, where quotas were asked for."""
+    table_digest: str
+    source_digest: str
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        check_ids(np.concatenate([self.kept, self.dropped]), f"selection {self.name}")
+        if len(self.reasons) != self.dropped.size:
+            raise CoverageError(f"selection {self.name}: {len(self.reasons)} reasons for {self.dropped.size} dropped rows")
+        if self.kept.size == 0:
+            raise CoverageError(f"selection {self.name} keeps no row; raise the budget")
+        for ids in (self.kept, self.dropped):
+            if np.any(np.diff(ids) < 0):
+                raise CoverageError(f"selection {self.name}: ids must be sorted")
+
+    @property
+    def digest(self) -> str:
+        """Digest of the kept ids."""
+        return digest_of([self.source_digest, self.kept])
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One training of an evaluation, from scratch: what it kept of the data and what it said about the test rows.
+
+    `predicted` int32 [T] and `p_label` float16 [T] after the last epoch, never after the best one.
+    """
+
+    arm: str
+    seed: int
+    n_rows: int
+    epochs: int
+    steps: int
+    seconds: float
+    train_ids_digest: str
+    predicted: NDArray[np.int32]
+    p_label: NDArray[np.float16]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class EvaluationTable:
+    """All trainings of one evaluation on the same T test rows. `arms` maps an arm to what it is, in words."""
+
+    name: str
+    model: str
+    match: Literal["epochs", "steps"]
+    margin: float
+    """Accuracy points that the recipe declares as not worth caring about."""
+    arms: Mapping[str, str]
+    arm_selections: Mapping[str, str]
+    """Arm -> name of the selection that it trains on; the other arms draw their rows or take all of them."""
+    n_seeds: int
+    test_id: NDArray[np.int64]
+    test_label: NDArray[np.int32]
+    results: tuple[ArmResult, ...]
+    source_digest: str
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        check_ids(self.test_id, f"evaluation {self.name}, test rows")
+        cells = [(result.arm, result.seed) for result in self.results]
+        if len(set(cells)) != len(cells) or len(cells) != len(self.arms) * self.n_seeds:
+            raise CoverageError(f"evaluation {self.name}: {len(cells)} trainings for {len(self.arms)} arms of {self.n_seeds} seeds")
+        for result in self.results:
+            if result.predicted.shape != self.test_id.shape or result.arm not in self.arms:
+                raise CoverageError(f"evaluation {self.name}: arm {result.arm} predicts {result.predicted.shape[0]} of {self.test_id.size} test rows")
+
+    def metric(self, arm: str, name: str = "accuracy") -> NDArray[np.float64]:
+        """The metric of one arm, [n_seeds], ordered by seed."""
+        rows = sorted((result for result in self.results if result.arm == arm), key=lambda result: result.seed)
+        return np.array([result.metrics[name] for result in rows], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Every number that is printed anywhere, as plain JSON values; rendering adds words, never numbers."""
+
+    source: Mapping[str, Any]
+    task: Mapping[str, Any]
+    scores: tuple[Mapping[str, Any], ...]
+    correlations: tuple[Mapping[str, Any], ...]
+    selections: tuple[Mapping[str, Any], ...]
+    evaluations: tuple[Mapping[str, Any], ...]
+    warnings: tuple[Mapping[str, Any], ...]
+    costs: Mapping[str, Any]
+    files: Mapping[str, str]
+    provenance: Mapping[str, Any]
+    format: int = field(default=1)

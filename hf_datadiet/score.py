@@ -1,0 +1,130 @@
+"""SCORE: seeds x moments -> one row of numbers per example."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from hf_datadiet.hub.columns import with_scores
+from hf_datadiet.recipe import Recipe, recipe_from, with_overrides
+from hf_datadiet.records import RunResult, ScoreColumn, ScoreTable
+from hf_datadiet.scorers.base import BatchScore, Column
+from hf_datadiet.stats import reliability, seed_mean_se
+from hf_datadiet.store import RunFolder
+from hf_datadiet.training.progress import Progress
+from hf_datadiet.training.seeds import score_seed
+from hf_datadiet.training.session import Session, decide_plan, open_session, scorers_of
+
+
+def score_dataset(
+    dataset: Dataset,
+    *,
+    model: str = "timm:resnet18",
+    scores: Sequence[str] = ("el2n",),
+    seeds: int = 4,
+    epochs: int = 10,
+    out: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> ScoreTable:
+    """Score every labelled row of a dataset by `seeds` short trainings of `epochs` epochs.
+
+    `dataset`: a datasets.Dataset with an image column and a label column (found from the features, or named by
+    `columns`, for example {"label": "coarse_label"}). `model`: "timm:NAME", randomly initialised. `scores`: names from
+    `hf_datadiet/scorers`. `out`: a run folder, which an interrupted call resumes seed by seed; None keeps nothing.
+    `options`: any other recipe key, dotted: {"task.training.batch_size": 64, "task.crop": 4, "score.observe_at": [0]}.
+
+    Returns a `ScoreTable` of all N rows in order, null where a row has no label. Raises `DataDietError` for anything
+    that the caller can mend.
+    """
+    plain: dict[str, Any] = {
+        "source": {"columns": dict(columns or {})},
+        "task": {"model": model, "training": {"epochs": epochs}},
+        "score": {"scores": list(scores), "seeds": seeds},
+    }
+    recipe = recipe_from(with_overrides(plain, options or {}))
+    if out is not None:
+        return score_run(recipe, RunFolder(out), dataset=dataset, command="score_dataset(...)", progress=progress)
+    with tempfile.TemporaryDirectory() as temporary:
+        return score_run(recipe, RunFolder(temporary), dataset=dataset, command="score_dataset(...)", progress=progress)
+
+
+def score_run(recipe: Recipe, folder: RunFolder, *, command: str, dataset: Dataset | None = None, progress: bool = True) -> ScoreTable:
+    """Train and observe the seeds that the folder does not hold yet, then write and return the table of all of them."""
+    session = open_session(recipe, folder, command=command, dataset=dataset)
+    seeds = range(recipe.score.seeds)
+    missing = [seed for seed in seeds if not folder.has_seed(seed)]
+    if missing:
+        _train_seeds(session, missing, Progress(len(missing) * recipe.score_epochs, shown=progress))
+    results = [folder.load_seed(seed) for seed in seeds]
+    table = score_table(session, results)
+    folder.save_scores(table)
+    return table
+
+
+def _train_seeds(session: Session, seeds: Sequence[int], progress: Progress) -> None:
+    recipe = session.recipe
+    progress.note(f"preparing {len(session.labelled)} rows of {session.pinned.record.name}")
+    feed = session.train_feed()
+    plan = decide_plan(session, feed)
+    for position, seed in enumerate(seeds):
+
+        def report(stats: Mapping[str, float], position: int = position) -> None:
+            epoch = f"seed {position + 1}/{len(seeds)}  epoch {stats['epoch']:.0f}/{recipe.score_epochs}"
+            progress.advance(1, f"score  {epoch}  loss {stats['loss']:.3f}  train accuracy {stats['accuracy']:.3f}")
+
+        session.folder.save_seed(score_seed(session, feed, plan, seed, report))
+
+
+def score_table(session: Session, results: Sequence[RunResult]) -> ScoreTable:
+    """Mean, standard error, per-seed values and reliability of every score at every moment; N rows, null without label."""
+    recipe, pinned = session.recipe, session.pinned
+    batch, accumulators = scorers_of(recipe)
+    labelled_at = np.searchsorted(pinned.scored, session.labelled)
+    columns: dict[str, ScoreColumn] = {}
+
+    def add(name: str, score: str, epoch: int, values: NDArray[np.float32], about: BatchScore | Column, *, seeded: bool) -> None:
+        per_seed = np.full((len(results), pinned.scored.size), np.nan, np.float32)
+        per_seed[:, labelled_at] = values
+        mean, se = seed_mean_se(per_seed)
+        measured = reliability(values) if seeded else None
+        columns[name] = ScoreColumn(
+            score=score,
+            epoch=epoch,
+            mean=mean,
+            se=se if seeded else None,
+            per_seed=per_seed,
+            higher_is=about.higher_is,
+            low=about.low,
+            high=about.high,
+            reliability=measured if measured is not None and np.isfinite(measured) else None,
+        )
+
+    for name, scorer in batch.items():
+        for moment, epoch in enumerate(recipe.moments):
+            values = np.stack([result.observed[name][moment] for result in results])
+            add(name if epoch == recipe.headline else f"{name}_e{epoch}", name, epoch, values, scorer, seeded=scorer.seeded)
+    for accumulator in accumulators.values():
+        for column in accumulator.columns:
+            values = np.stack([result.accumulated[column.name] for result in results])
+            add(column.name, column.name, recipe.score_epochs, values, column, seeded=True)
+    seeds = tuple(result.seed for result in results)
+    return ScoreTable(pinned.record, pinned.scored, pinned.label[pinned.scored], seeds, columns, session.provenance)
+
+
+def add_scores(dataset: Dataset, scores: ScoreTable | str | Path, *, prefix: str = "") -> Dataset:
+    """The dataset with float32 columns of scores and standard errors behind its own, rows in their original order.
+
+    `scores`: a table, or the path of a run folder. Rows without a label, held out or outside `limit` are null. Raises
+    `StaleRecordError` unless the dataset's role columns have exactly the content that was scored (same rows, same
+    order), and `RecipeError` when a column of that name exists; nothing else about the dataset changes.
+    """
+    table = scores if isinstance(scores, ScoreTable) else RunFolder(scores).load_scores()
+    return with_scores(dataset, table, prefix)

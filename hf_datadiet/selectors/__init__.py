@@ -1,0 +1,1 @@
+"""One strategy per file: the folder listing is the registry."""

@@ -1,0 +1,496 @@
+"""The run folder: where each record lies, written atomically, checked when read.
+
+    recipe.yaml               the resolved recipe          source.json   the pinned source
+    run.json                  what makes this run this run plan.json     what must be equal for equal bits
+    seeds/000/                one folder per scoring seed; its done.json, written last, holds the digest of every file
+    scores.parquet            one row per example          seeds.parquet one row per example, seed and moment
+    label_noise.parquet       what `source.label_noise` changed
+    selections/NAME/          selection.parquet, and on request dataset/
+    evaluations/NAME/         arms/ARM-SEED.safetensors, predictions.parquet, results.parquet, evaluation.json (last)
+    report.json  report.md    cache/  decoded data, may be deleted at any time
+
+Every file is written to a temporary name in the same folder, synced and renamed. Records are parquet, JSON or
+safetensors; nothing is pickled. A file whose content does not match its digest is named, never read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import safetensors.numpy
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from hf_datadiet.errors import RecipeError, StaleRecordError
+from hf_datadiet.records import ArmResult, EvaluationTable, Plan, Provenance, Report, RunResult, ScoreColumn, ScoreTable, Selection, Source, digest_of
+
+FORMAT = 1
+META = b"hf_datadiet"
+SE = "_se"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; renamed over it, synced, when the block ends well, and removed when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, UTF-8."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically. NaN and infinity are not JSON and raise ValueError."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, default=_plain) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; a missing or broken file is a `StaleRecordError` that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise StaleRecordError(f"{path} is missing or damaged; delete it and run the step that writes it again") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+# Parquet and safetensors files carry their own metadata, with a digest of the content.
+
+
+def write_parquet(path: Path, columns: Mapping[str, pa.Array | NDArray[Any]], meta: Mapping[str, Any]) -> None:
+    """Write columns and a JSON-able `meta` as one parquet file whose metadata holds the digest of both."""
+    table = pa.table({name: column if isinstance(column, pa.Array) else pa.array(column) for name, column in columns.items()})
+    text = json.dumps(meta, default=_plain)
+    digest = _table_digest(table, text)
+    table = table.replace_schema_metadata({META: text, META + b"_digest": digest})
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+def read_parquet(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """The table and the meta of `write_parquet`; raises `StaleRecordError` if missing, damaged or changed."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException):
+        raise StaleRecordError(f"{path} is missing or damaged; delete it and run the step that writes it again") from None
+    metadata = table.schema.metadata or {}
+    text = metadata.get(META, b"").decode()
+    if metadata.get(META + b"_digest", b"").decode() != _table_digest(table, text):
+        raise StaleRecordError(f"{path} was changed after it was written; delete it and run the step that writes it again")
+    return table, json.loads(text)
+
+
+def _table_digest(table: pa.Table, text: str) -> str:
+    parts: list[Any] = [text]
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        parts += [name, np.asarray(column.is_null())]
+        if pa.types.is_dictionary(column.type) or pa.types.is_string(column.type):
+            parts.append("\x1f".join(str(value) for value in column.to_pylist()))
+        else:
+            parts.append(np.asarray(column.drop_null()))
+    return digest_of(parts)
+
+
+def _write_safetensors(path: Path, arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> None:
+    arrays = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
+    text = json.dumps(meta, default=_plain)
+    digest = digest_of([text, *(part for name, array in arrays.items() for part in (name, array))])
+    with replacing(path) as temporary:
+        safetensors.numpy.save_file(dict(arrays), temporary, metadata={"meta": text, "digest": digest})
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
+    except (OSError, SafetensorError):
+        raise StaleRecordError(f"{path} is missing or damaged; delete it and run again: it is computed anew") from None
+    if metadata.get("digest") != digest_of([metadata.get("meta", ""), *(part for name, array in arrays.items() for part in (name, array))]):
+        raise StaleRecordError(f"{path} was changed after it was written; delete it and run again: it is computed anew")
+    return arrays, json.loads(metadata["meta"])
+
+
+def _provenance(values: Mapping[str, Any]) -> Provenance:
+    return Provenance(**values)
+
+
+def _source(values: Mapping[str, Any]) -> Source:
+    return Source(**{**values, "classes": tuple(values["classes"])})
+
+
+def _nullable(values: NDArray[Any]) -> pa.Array:
+    return pa.array(values, mask=np.isnan(values))
+
+
+class RunFolder:
+    """One run on disk. Nothing is created before the first record is written."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    # The identity
+
+    def claim(self, identity: Mapping[str, Any], source: Source, recipe_yaml: str) -> None:
+        """Make the folder this run's, or raise `StaleRecordError` with the difference if it is another run's."""
+        wanted = {"format": FORMAT, "source_digest": source.digest, **identity}
+        marker = self.path / "run.json"
+        if marker.exists():
+            found = read_json(marker)
+            differences = _differences(found, wanted)
+            if differences:
+                raise StaleRecordError(f"{self.path} holds another run ({'; '.join(differences)}); choose another --out or delete the folder")
+        elif self.path.exists() and any(entry.name != "cache" for entry in self.path.iterdir()):
+            raise StaleRecordError(f"{self.path} is not empty and holds no run; choose another --out")
+        else:
+            write_json(self.path / "source.json", dataclasses.asdict(source))
+            write_json(marker, wanted)
+        write_text(self.path / "recipe.yaml", recipe_yaml)
+
+    def exists(self) -> bool:
+        """Whether a run lies here."""
+        return (self.path / "run.json").exists()
+
+    def require(self) -> None:
+        """Raise `RecipeError` unless a run lies here."""
+        if not self.exists():
+            raise RecipeError(f"{self.path} holds no run; score one first: hf-datadiet score RECIPE --out {self.path}")
+
+    def source(self) -> Source:
+        """The pinned source."""
+        return _source(read_json(self.path / "source.json"))
+
+    # The plan
+
+    def plan(self) -> Plan | None:
+        """The plan that was decided, or None."""
+        path = self.path / "plan.json"
+        return Plan(**read_json(path)) if path.exists() else None
+
+    def save_plan(self, plan: Plan) -> None:
+        """Keep the plan for every later process and resume."""
+        write_json(self.path / "plan.json", dataclasses.asdict(plan))
+
+    # Scoring seeds
+
+    def seed_path(self, seed: int) -> Path:
+        """The folder of one scoring seed."""
+        return self.path / "seeds" / f"{seed:03d}"
+
+    def has_seed(self, seed: int) -> bool:
+        """Whether the seed is finished: its marker is written last."""
+        return (self.seed_path(seed) / "done.json").exists()
+
+    def save_seed(self, result: RunResult) -> None:
+        """Write one finished seed as a whole: all files, then the marker, then one rename. The first to finish wins."""
+        target = self.seed_path(result.seed)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.tmp"
+        try:
+            arrays = {f"observed/{name}": values for name, values in result.observed.items()}
+            arrays |= {f"accumulated/{name}": values for name, values in result.accumulated.items()}
+            arrays |= {"example_id": result.example_id, "predicted": result.predicted, "p_label": result.p_label}
+            meta = {
+                "seed": result.seed,
+                "moments": list(result.moments),
+                "curve": list(result.curve),
+                "seconds": result.seconds,
+                "provenance": dataclasses.asdict(result.provenance),
+            }
+            _write_safetensors(temporary / "result.safetensors", arrays, meta)
+            for epoch, weights in result.weights.items():
+                _write_safetensors(temporary / f"weights-e{epoch}.safetensors", weights, {"seed": result.seed, "epoch": epoch})
+            digests = {path.name: _file_digest(path) for path in sorted(temporary.iterdir())}
+            write_json(temporary / "done.json", {"format": FORMAT, "files": digests})
+            try:
+                os.rename(temporary, target)
+            except OSError:
+                if not self.has_seed(result.seed):
+                    raise
+            _sync(target.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def load_seed(self, seed: int, *, with_weights: bool = False) -> RunResult:
+        """Read one finished seed; `StaleRecordError` names a file that is missing or does not match its digest."""
+        folder = self.seed_path(seed)
+        for name, digest in read_json(folder / "done.json")["files"].items():
+            path = folder / name
+            if not path.exists() or _file_digest(path) != digest:
+                raise StaleRecordError(f"{path} is missing or damaged; delete {folder} and score again: only that seed is computed anew")
+        arrays, meta = _read_safetensors(folder / "result.safetensors")
+        weights: dict[int, Mapping[str, NDArray[Any]]] = {}
+        for path in sorted(folder.glob("weights-e*.safetensors")) if with_weights else ():
+            values, about = _read_safetensors(path)
+            weights[about["epoch"]] = values
+        return RunResult(
+            seed=meta["seed"],
+            example_id=arrays["example_id"],
+            moments=tuple(meta["moments"]),
+            observed={name.removeprefix("observed/"): values for name, values in arrays.items() if name.startswith("observed/")},
+            accumulated={name.removeprefix("accumulated/"): values for name, values in arrays.items() if name.startswith("accumulated/")},
+            predicted=arrays["predicted"],
+            p_label=arrays["p_label"],
+            curve=tuple(meta["curve"]),
+            seconds=meta["seconds"],
+            weights=weights,
+            provenance=_provenance(meta["provenance"]),
+        )
+
+    # Scores
+
+    def save_scores(self, table: ScoreTable) -> None:
+        """Write seeds.parquet, then scores.parquet."""
+        labelled = np.isfinite(next(iter(table.columns.values())).mean)
+        self._save_seed_values(table, labelled)
+        columns: dict[str, Any] = {"example_id": table.example_id, "label": pa.array(table.label, mask=~labelled)}
+        about: dict[str, Any] = {}
+        for name, column in table.columns.items():
+            columns[name] = _nullable(column.mean)
+            if column.se is not None:
+                columns[name + SE] = _nullable(column.se)
+            # JSON knows no infinity: an open end of a range is null.
+            about[name] = {
+                "score": column.score,
+                "epoch": column.epoch,
+                "higher_is": column.higher_is,
+                "low": column.low if np.isfinite(column.low) else None,
+                "high": column.high if np.isfinite(column.high) else None,
+                "reliability": column.reliability,
+            }
+        meta = {
+            "format": FORMAT,
+            "columns": about,
+            "seeds": list(table.seeds),
+            "source": dataclasses.asdict(table.source),
+            "provenance": dataclasses.asdict(table.provenance),
+        }
+        write_parquet(self.path / "scores.parquet", columns, meta)
+
+    def _save_seed_values(self, table: ScoreTable, labelled: NDArray[np.bool_]) -> None:
+        known = {name: column for name, column in table.columns.items() if column.per_seed is not None}
+        ids = table.example_id[labelled]
+        epochs = sorted({column.epoch for column in known.values()})
+        blocks = [(row, seed, epoch) for row, seed in enumerate(table.seeds) for epoch in epochs]
+        columns: dict[str, Any] = {
+            "example_id": np.tile(ids, len(blocks)),
+            "seed": np.repeat(np.array([seed for _, seed, _ in blocks], dtype=np.int32), ids.size),
+            "epoch": np.repeat(np.array([epoch for _, _, epoch in blocks], dtype=np.int32), ids.size),
+        }
+        for score in dict.fromkeys(column.score for column in known.values()):
+            at = {column.epoch: column.per_seed for column in known.values() if column.score == score}
+            absent = np.full(ids.size, np.nan, np.float32)
+            parts = [at[epoch][row][labelled] if at.get(epoch) is not None else absent for row, _, epoch in blocks]
+            columns[score] = _nullable(np.concatenate(parts)) if parts else pa.array([], pa.float32())
+        write_parquet(self.path / "seeds.parquet", columns, {"format": FORMAT})
+
+    def load_scores(self) -> ScoreTable:
+        """Read scores.parquet and, where it lies beside it, seeds.parquet."""
+        if not (self.path / "scores.parquet").exists():
+            raise RecipeError(f"{self.path} holds no scores; run hf-datadiet score first")
+        table, meta = read_parquet(self.path / "scores.parquet")
+        ids = np.asarray(table["example_id"], dtype=np.int64)
+        per_seed = self._load_seed_values(ids, tuple(meta["seeds"])) if (self.path / "seeds.parquet").exists() else {}
+        columns: dict[str, ScoreColumn] = {}
+        for name, about in meta["columns"].items():
+            columns[name] = ScoreColumn(
+                score=about["score"],
+                epoch=about["epoch"],
+                mean=_floats(table[name]),
+                se=_floats(table[name + SE]) if name + SE in table.column_names else None,
+                per_seed=per_seed.get((about["score"], about["epoch"])),
+                higher_is=about["higher_is"],
+                low=-np.inf if about["low"] is None else about["low"],
+                high=np.inf if about["high"] is None else about["high"],
+                reliability=about["reliability"],
+            )
+        label = np.asarray(table["label"].combine_chunks().fill_null(-1), dtype=np.int32)
+        return ScoreTable(_source(meta["source"]), ids, label, tuple(meta["seeds"]), columns, _provenance(meta["provenance"]))
+
+    def _load_seed_values(self, ids: NDArray[np.int64], seeds: tuple[int, ...]) -> dict[tuple[str, int], NDArray[np.float32]]:
+        table, _ = read_parquet(self.path / "seeds.parquet")
+        row_of = {seed: row for row, seed in enumerate(seeds)}
+        order = np.argsort(ids)
+        column = order[np.searchsorted(ids, np.asarray(table["example_id"]), sorter=order)]
+        row = np.array([row_of[seed] for seed in np.asarray(table["seed"])], dtype=np.int64)
+        epoch = np.asarray(table["epoch"])
+        values: dict[tuple[str, int], NDArray[np.float32]] = {}
+        for score in table.column_names[3:]:
+            given = _floats(table[score])
+            for moment in np.unique(epoch):
+                chosen = (epoch == moment) & np.isfinite(given)
+                if chosen.any():
+                    matrix = np.full((len(seeds), ids.size), np.nan, np.float32)
+                    matrix[row[chosen], column[chosen]] = given[chosen]
+                    values[score, int(moment)] = matrix
+        return values
+
+    def save_label_noise(self, ids: NDArray[np.int64], before: NDArray[np.int32], after: NDArray[np.int32]) -> None:
+        """Record which labels `source.label_noise` changed, from what to what."""
+        write_parquet(self.path / "label_noise.parquet", {"example_id": ids, "label_before": before, "label_after": after}, {"format": FORMAT})
+
+    # Selections
+
+    def selection_path(self, name: str) -> Path:
+        """The folder of one selection."""
+        return self.path / "selections" / name
+
+    def save_selection(self, selection: Selection) -> None:
+        """Write selection.parquet: every scored id, whether it is kept, and the reason if it is not."""
+        ids = np.concatenate([selection.kept, selection.dropped])
+        kept = np.concatenate([np.ones(selection.kept.size, bool), np.zeros(selection.dropped.size, bool)])
+        reasons = pa.array([None] * selection.kept.size + list(selection.reasons), pa.string()).dictionary_encode()
+        order = np.argsort(ids)
+        meta = {name: getattr(selection, name) for name in _SELECTION_META} | {"provenance": dataclasses.asdict(selection.provenance)}
+        columns = {"example_id": ids[order], "kept": kept[order], "reason": reasons.take(pa.array(order))}
+        write_parquet(self.selection_path(selection.name) / "selection.parquet", columns, {"format": FORMAT, **meta})
+
+    def load_selection(self, name: str) -> Selection:
+        """Read one selection by name."""
+        path = self.selection_path(name) / "selection.parquet"
+        if not path.exists():
+            raise RecipeError(f"{self.path} has no selection {name!r}; it has: {', '.join(self.selections()) or 'none, run hf-datadiet prune'}")
+        table, meta = read_parquet(path)
+        ids, kept = np.asarray(table["example_id"], dtype=np.int64), np.asarray(table["kept"])
+        reasons = tuple(reason for reason, keep in zip(table["reason"].to_pylist(), kept, strict=True) if not keep)
+        fields = {key: meta[key] for key in _SELECTION_META}
+        return Selection(kept=ids[kept], dropped=ids[~kept], reasons=reasons, provenance=_provenance(meta["provenance"]), **fields)
+
+    def selections(self) -> list[str]:
+        """Names of the finished selections, sorted."""
+        return sorted(path.parent.name for path in self.path.glob("selections/*/selection.parquet"))
+
+    # Evaluations
+
+    def evaluation_path(self, name: str) -> Path:
+        """The folder of one evaluation."""
+        return self.path / "evaluations" / name
+
+    def save_arm(self, evaluation: str, result: ArmResult, test_id: NDArray[np.int64]) -> None:
+        """Write one finished training of an evaluation."""
+        meta = {key: value for key, value in vars(result).items() if key not in ("predicted", "p_label")}
+        arrays = {"predicted": result.predicted, "p_label": result.p_label, "test_id": test_id}
+        _write_safetensors(self._arm_file(evaluation, result.arm, result.seed), arrays, meta)
+
+    def load_arm(self, evaluation: str, arm: str, seed: int) -> ArmResult | None:
+        """One finished training, or None if it has not been done."""
+        path = self._arm_file(evaluation, arm, seed)
+        if not path.exists():
+            return None
+        arrays, meta = _read_safetensors(path)
+        return ArmResult(**meta, predicted=arrays["predicted"], p_label=arrays["p_label"])
+
+    def _arm_file(self, evaluation: str, arm: str, seed: int) -> Path:
+        return self.evaluation_path(evaluation) / "arms" / f"{arm}-{seed}.safetensors"
+
+    def save_evaluation(self, table: EvaluationTable) -> None:
+        """Write predictions.parquet and results.parquet, then evaluation.json, which says that they are complete."""
+        folder = self.evaluation_path(table.name)
+        results, tests = table.results, table.test_id.size
+        predictions = {
+            "arm": pa.array(np.repeat([result.arm for result in results], tests)),
+            "seed": np.repeat(np.array([result.seed for result in results], np.int32), tests),
+            "test_id": np.tile(table.test_id, len(results)),
+            "label": np.tile(table.test_label, len(results)),
+            "predicted": np.concatenate([result.predicted for result in results]),
+            "p_label": np.concatenate([result.p_label for result in results]),
+        }
+        write_parquet(folder / "predictions.parquet", predictions, {"format": FORMAT})
+        rows = [(result, metric, value) for result in results for metric, value in result.metrics.items()]
+        long = {
+            "arm": pa.array([result.arm for result, _, _ in rows]),
+            "model": pa.array([table.model] * len(rows)),
+            "seed": np.array([result.seed for result, _, _ in rows], np.int32),
+            "metric": pa.array([metric for _, metric, _ in rows]),
+            "value": np.array([value for _, _, value in rows], np.float64),
+        }
+        write_parquet(folder / "results.parquet", long, {"format": FORMAT})
+        meta = {key: getattr(table, key) for key in _EVALUATION_META}
+        meta["provenance"] = dataclasses.asdict(table.provenance)
+        meta["results"] = [{k: v for k, v in vars(result).items() if k not in ("predicted", "p_label")} for result in results]
+        write_json(folder / "evaluation.json", {"format": FORMAT, **meta})
+
+    def load_evaluation(self, name: str) -> EvaluationTable:
+        """Read one finished evaluation."""
+        folder = self.evaluation_path(name)
+        meta = read_json(folder / "evaluation.json")
+        table, _ = read_parquet(folder / "predictions.parquet")
+        tests = table.num_rows // len(meta["results"])
+        predicted = np.asarray(table["predicted"]).reshape(-1, tests)
+        p_label = np.asarray(table["p_label"]).reshape(-1, tests)
+        results = tuple(ArmResult(**row, predicted=predicted[i], p_label=p_label[i]) for i, row in enumerate(meta["results"]))
+        return EvaluationTable(
+            **{key: meta[key] for key in _EVALUATION_META},
+            test_id=np.asarray(table["test_id"][:tests], dtype=np.int64),
+            test_label=np.asarray(table["label"][:tests], dtype=np.int32),
+            results=results,
+            provenance=_provenance(meta["provenance"]),
+        )
+
+    def evaluations(self) -> list[str]:
+        """Names of the finished evaluations, sorted."""
+        return sorted(path.parent.name for path in self.path.glob("evaluations/*/evaluation.json"))
+
+    # The report
+
+    def save_report(self, report: Report, markdown: str) -> None:
+        """Write report.json and report.md."""
+        write_json(self.path / "report.json", dataclasses.asdict(report))
+        write_text(self.path / "report.md", markdown)
+
+
+_SELECTION_META = ("name", "score", "strategy", "parameters", "tie_seed", "quotas", "table_digest", "source_digest")
+_EVALUATION_META = ("name", "model", "match", "margin", "arms", "arm_selections", "n_seeds", "source_digest")
+
+
+def _floats(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    return np.asarray(column.combine_chunks().to_numpy(zero_copy_only=False), dtype=np.float32)
+
+
+def _differences(found: Any, wanted: Any, at: str = "") -> list[str]:
+    """Lines such as "score.epochs: 6 there, 10 asked", for nested plain values."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        return [line for key in sorted({*found, *wanted}) for line in _differences(found.get(key), wanted.get(key), f"{at}.{key}" if at else key)]
+    return [] if found == wanted else [f"{at}: {found} there, {wanted} asked"]

@@ -1,0 +1,1 @@
+"""One modality per file: the folder listing is the registry."""

@@ -1,0 +1,222 @@
+"""Image classification with timm models.
+
+Images are decoded once, into one uint8 array on disk (memory-mapped), and are augmented batch by batch on the device.
+They keep their size: nothing is resized unless `image_size` asks for it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import timm
+import torch
+from datasets import ClassLabel, Dataset, Features, Image, Value
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from hf_datadiet.errors import RecipeError, SourceError
+
+SMALL = 64
+"""Up to this many pixels a side, `stem: auto` gives a ResNet the 3x3 stem without pooling (as the paper's ResNet18)."""
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class ImageTask:
+    """The recipe keys of an image task.
+
+    `image_size`: resize (bicubic, antialiased) to squares of that many pixels; needed only if sizes differ.
+    `stem`: `3x3` replaces the first, strided layers of a ResNet by one that keeps the resolution; `auto` does so for
+    images of at most 64 pixels; `original` never. `normalize`: mean and s.d. per channel of the rows to be scored
+    (`data`), or those that the model's configuration states (`model`).
+    `crop`: random crop after reflecting that many pixels at each border, drawn per image; `flip`: mirror half of them.
+    """
+
+    image_size: Annotated[int, Field(ge=1)] | None = None
+    stem: Literal["auto", "3x3", "original"] = "auto"
+    normalize: Literal["data", "model"] = "data"
+    crop: Annotated[int, Field(ge=0)] = 0
+    flip: bool = False
+
+    def find_columns(self, features: Features, named: Mapping[str, str]) -> dict[str, str]:
+        """The `image` and `label` columns: those named, else the only column with an Image (ClassLabel) feature."""
+        unknown = set(named) - {"image", "label"}
+        if unknown:
+            raise RecipeError(f"source.columns: an image task has no role {sorted(unknown)[0]!r}; its roles are image and label")
+        wanted = {"image": Image, "label": ClassLabel}
+        return {role: _column(features, role, feature, named.get(role)) for role, feature in wanted.items()}
+
+    def prepare(self, dataset: Dataset, ids: NDArray[np.int64], columns: Mapping[str, str], cache: Path, key: str) -> torch.Tensor:
+        """uint8 [N, 3, H, W], memory-mapped from `cache`."""
+        path = cache / f"images-{key}-{self.image_size or 'native'}.npy"
+        if not path.exists():
+            cache.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+            try:
+                self._decode(dataset, ids, columns["image"], temporary)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        # Copy on write: torch wants writable memory, and the file must not change.
+        return torch.from_numpy(np.load(path, mmap_mode="c"))
+
+    def _decode(self, dataset: Dataset, ids: NDArray[np.int64], column: str, path: Path) -> None:
+        images = dataset.select_columns([column]).with_format(None)
+        pixels: NDArray[np.uint8] | None = None
+        for position, row in enumerate(ids):
+            image = _rgb(images[int(row)][column], int(row))
+            if self.image_size is not None and image.size != (self.image_size, self.image_size):
+                image = image.resize((self.image_size, self.image_size), Pillow.Resampling.BICUBIC)
+            values = np.asarray(image).transpose(2, 0, 1)
+            if pixels is None:
+                pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(ids.size, *values.shape))
+            if values.shape != pixels.shape[1:]:
+                raise SourceError(
+                    f"row {row} has an image of {image.width} x {image.height} pixels, others have "
+                    f"{pixels.shape[3]} x {pixels.shape[2]}; set task.image_size to resize all of them"
+                )
+            pixels[position] = values
+        if pixels is not None:
+            pixels.flush()
+
+    def fit(self, prepared: torch.Tensor, model: str) -> dict[str, list[float]]:
+        """{"mean": 3 floats, "std": 3 floats} in units of 0..255."""
+        if self.normalize == "model":
+            config = timm.get_pretrained_cfg(_timm_name(model), allow_unregistered=False)
+            if config is None:
+                raise RecipeError(f"{model} states no mean and s.d.; set task.normalize=data")
+            return {"mean": [255 * float(v) for v in config.mean], "std": [255 * float(v) for v in config.std]}
+        total, squares, count = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 0
+        for chunk in prepared.split(4096):
+            values = chunk.double()
+            total += values.sum((0, 2, 3))
+            squares += values.square().sum((0, 2, 3))
+            count += values[:, 0].numel()
+        mean = total / count
+        std = (squares / count - mean.square()).clamp_min(0).sqrt()
+        # A constant channel has no spread to divide by.
+        return {"mean": mean.tolist(), "std": torch.where(std > 0, std, torch.ones_like(std)).tolist()}
+
+    def build_model(self, model: str, model_args: Mapping[str, Any], n_classes: int, prepared: torch.Tensor) -> nn.Module:
+        """A fresh timm model for images of the prepared size."""
+        name = _timm_name(model)
+        size = (prepared.shape[2], prepared.shape[3])
+        arguments = dict(model_args)
+        config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+        if config is not None and config.fixed_input_size:
+            arguments.setdefault("img_size", size)
+        try:
+            net = timm.create_model(name, num_classes=n_classes, in_chans=3, **arguments)
+        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+            raise RecipeError(f"task.model {model} cannot be built for {size[1]} x {size[0]} images: {str(error).splitlines()[0]}") from error
+        if self.stem == "3x3" or (self.stem == "auto" and max(size) <= SMALL and _has_strided_stem(net)):
+            _keep_resolution(net, model)
+        return net
+
+    def collate(
+        self, prepared: torch.Tensor, rows: torch.Tensor, fitted: Mapping[str, Any], device: torch.device, augment: torch.Generator | None
+    ) -> torch.Tensor:
+        """float32 [B, 3, H, W], normalised; cropped and flipped at random with a generator."""
+        pixels = prepared[rows.to(prepared.device)].to(device, non_blocking=True)
+        if augment is not None and (self.crop or self.flip):
+            pixels = crop_and_flip(pixels, self.crop, self.flip, augment)
+        mean = torch.tensor(fitted["mean"], dtype=torch.float32, device=device).view(1, 3, 1, 1)
+        std = torch.tensor(fitted["std"], dtype=torch.float32, device=device).view(1, 3, 1, 1)
+        return (pixels.float() - mean) / std
+
+    def logits(self, output: torch.Tensor) -> torch.Tensor:
+        """timm models return logits."""
+        return output
+
+    def metrics(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+        """Accuracy, as a fraction."""
+        return {"accuracy": float((logits.argmax(1) == labels).double().mean())}
+
+
+TASK = ImageTask
+
+
+def crop_and_flip(pixels: torch.Tensor, crop: int, flip: bool, generator: torch.Generator) -> torch.Tensor:
+    """Shift each image by up to `crop` pixels both ways, with reflected borders, and mirror half of them.
+
+    `pixels` [B, 3, H, W] on any device; `generator` on the CPU, so that every device draws the same. One gather: the
+    reflection is arithmetic on indices. Raises `RecipeError` if the images are not larger than `crop`.
+    """
+    b, _, height, width = pixels.shape
+    if crop >= min(height, width):
+        raise RecipeError(f"task.crop is {crop}, but images are {width} x {height} pixels; choose a smaller crop")
+    shift = torch.randint(-crop, crop + 1, (2, b, 1), generator=generator)
+    mirror = torch.rand((b, 1), generator=generator) < 0.5 if flip else torch.zeros((b, 1), dtype=torch.bool)
+    y = _reflect(torch.arange(height) + shift[0], height)
+    x = _reflect(torch.arange(width) + shift[1], width)
+    x = torch.where(mirror, width - 1 - x, x)
+    y, x = y.to(pixels.device), x.to(pixels.device)
+    batch = torch.arange(b, device=pixels.device).view(b, 1, 1, 1)
+    channel = torch.arange(pixels.shape[1], device=pixels.device).view(1, -1, 1, 1)
+    return pixels[batch, channel, y[:, None, :, None], x[:, None, None, :]]
+
+
+def _reflect(index: torch.Tensor, size: int) -> torch.Tensor:
+    index = index.abs()
+    return torch.where(index >= size, 2 * (size - 1) - index, index)
+
+
+def _column(features: Features, role: str, feature: type, named: str | None) -> str:
+    if named is not None:
+        if named not in features:
+            raise SourceError(f"source.columns.{role} names {named!r}; the dataset has: {', '.join(features)}")
+        return named
+    found = [name for name, kind in features.items() if isinstance(kind, feature)]
+    if not found and role == "label":
+        found = [name for name, kind in features.items() if name == "label" and isinstance(kind, Value)]
+    if len(found) > 1 and role in found:
+        return role
+    if len(found) != 1:
+        which = f"{len(found)} ({', '.join(found)})" if found else f"none among {', '.join(features)}"
+        raise SourceError(f"cannot tell the {role} column: candidates are {which}; name it with source.columns.{role}=NAME")
+    return found[0]
+
+
+def _rgb(image: Any, row: int) -> Pillow.Image:
+    if not isinstance(image, Pillow.Image):
+        raise SourceError(f"row {row} has no image (it is {type(image).__name__}); name the image column with source.columns.image=NAME")
+    if image.mode.startswith(("I", "F")):
+        # Pillow would clip 16-bit grey to white here, silently.
+        raise SourceError(f"row {row} has an image of mode {image.mode}; convert images to 8 bits per channel first")
+    return image.convert("RGB")
+
+
+def _timm_name(model: str) -> str:
+    library, colon, name = model.partition(":")
+    if not colon or library != "timm":
+        raise RecipeError(f"task.model {model!r} is not supported; write timm:NAME, for example timm:resnet18")
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        raise RecipeError(f"timm has no model {name!r}" + (f"; did you mean {', '.join(near)}?" if near else "; see timm.list_models()"))
+    return name
+
+
+def _has_strided_stem(net: nn.Module) -> bool:
+    return isinstance(getattr(net, "maxpool", None), nn.Module) and isinstance(getattr(net, "conv1", None), nn.Conv2d | nn.Sequential)
+
+
+def _keep_resolution(net: nn.Module, model: str) -> None:
+    """Replace a ResNet's 7x7 stride-2 convolution by 3x3 stride 1 (a deep stem loses its stride) and drop the pooling."""
+    if not _has_strided_stem(net):
+        raise RecipeError(f"task.stem=3x3 is for ResNets; {model} has no stem of that kind, use stem=original")
+    first = net.conv1
+    if isinstance(first, nn.Sequential) and isinstance(first[0], nn.Conv2d):
+        first[0].stride = (1, 1)
+    elif isinstance(first, nn.Conv2d):
+        stem = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=first.bias is not None)
+        # The initialisation of timm's ResNets.
+        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+        net.conv1 = stem
+    net.maxpool = nn.Identity()

@@ -1,0 +1,1 @@
+"""Train and observe: the only home of Accelerate."""

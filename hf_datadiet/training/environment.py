@@ -1,0 +1,29 @@
+"""What the results were made with, in words that may be published: no path, user or host name."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import torch
+from accelerate import Accelerator
+
+from hf_datadiet.records import Provenance
+
+PACKAGES = ("hf-datadiet", "torch", "timm", "transformers", "accelerate", "datasets", "numpy")
+
+
+def accelerator() -> Accelerator:
+    """Accelerate's view of this process: the device, and later the launch. The CPU where there is no accelerator."""
+    return Accelerator()
+
+
+def provenance(recipe_digest: str, command: str, device: torch.device) -> Provenance:
+    """Recipe, command, versions, hardware and time of what is about to be made."""
+    hardware = {"device": device.type, "cpu_cores": str(os.cpu_count()), "machine": platform.machine(), "system": platform.system()}
+    if device.type == "cuda":
+        hardware["gpu"] = torch.cuda.get_device_name(device)
+    versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    return Provenance(recipe_digest, command, versions, hardware, datetime.now(UTC).isoformat(timespec="seconds"))

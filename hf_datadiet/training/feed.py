@@ -1,0 +1,60 @@
+"""Rows on their way to a model: decoded once, trained on many times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hf_datadiet.tasks.base import Task
+
+DEVICE_SHARE = 0.25
+"""Decoded data moves to a CUDA device whole if it takes at most this share of the free memory there."""
+
+
+@dataclass(frozen=True)
+class Feed:
+    """N labelled rows. `prepared` and `fitted` are the task's; `labels` int64 [N] lie on the device."""
+
+    task: Task
+    prepared: Any
+    fitted: Mapping[str, Any]
+    example_id: NDArray[np.int64]
+    labels: torch.Tensor
+    device: torch.device
+
+    def __len__(self) -> int:
+        """N."""
+        return self.example_id.size
+
+    def inputs(self, rows: torch.Tensor, augment: torch.Generator | None = None) -> torch.Tensor:
+        """The model's input for rows (positions 0..N-1, int64 [B]); augmented only with a generator."""
+        return self.task.collate(self.prepared, rows, self.fitted, self.device, augment)
+
+
+def on_device(prepared: Any, device: torch.device) -> Any:
+    """Move a prepared tensor to a CUDA device where it fits easily; leave anything else where it is."""
+    if device.type != "cuda" or not isinstance(prepared, torch.Tensor):
+        return prepared
+    free, _ = torch.cuda.mem_get_info(device)
+    return prepared.to(device) if prepared.nbytes <= DEVICE_SHARE * free else prepared
+
+
+def steps_per_epoch(n_rows: int, batch_size: int) -> int:
+    """Batches that show every row once."""
+    return ceil(n_rows / batch_size)
+
+
+def shuffled_batches(rows: torch.Tensor, batch_size: int, rng: np.random.Generator) -> Iterator[torch.Tensor]:
+    """All rows once, in random order, in ceil(K / batch_size) batches whose sizes differ by at most one.
+
+    Even sizes instead of a small last batch: no row weighs more than another in its gradient step, none is dropped,
+    and BatchNorm never meets a single row.
+    """
+    order = rows[torch.from_numpy(rng.permutation(len(rows)))]
+    yield from order.tensor_split(steps_per_epoch(len(rows), batch_size))

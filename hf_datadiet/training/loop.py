@@ -1,0 +1,112 @@
+"""The one training loop: every task, every seed, every arm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.optimization import get_scheduler
+
+from hf_datadiet.errors import RecipeError
+from hf_datadiet.recipe import Optimizer, Schedule, Training
+from hf_datadiet.training.feed import Feed, shuffled_batches, steps_per_epoch
+from hf_datadiet.training.randomness import Streams
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training forward pass, before the update. `rows` int64 [B] on the CPU; `logits` float32 [B, C], detached."""
+
+    epoch: int
+    rows: torch.Tensor
+    logits: torch.Tensor
+    labels: torch.Tensor
+
+
+def train(
+    model: nn.Module,
+    feed: Feed,
+    rows: torch.Tensor,
+    training: Training,
+    streams: Streams,
+    *,
+    steps: int,
+    schedule_steps: int,
+    on_step: Callable[[Step], None] = lambda step: None,
+    on_epoch: Callable[[Mapping[str, float]], None] = lambda stats: None,
+) -> list[dict[str, float]]:
+    """Train `model` in place on `rows` (positions in the feed, int64 [K]) for `steps` steps.
+
+    The learning-rate schedule spans `schedule_steps`, which may be more. Returns the learning curve: one dict per
+    epoch with its number, steps, and the mean loss and accuracy of the training forward passes. Raises `RecipeError` when the
+    loss is no longer finite. `on_epoch` is called after each epoch, with the model in train mode.
+    """
+    optimizer = _optimizer(model, training.optimizer)
+    scheduler = _scheduler(optimizer, training, schedule_steps)
+    torch.manual_seed(streams.noise)
+    model.train()
+    curve: list[dict[str, float]] = []
+    done, epoch = 0, 0
+    while done < steps:
+        epoch += 1
+        loss_sum = torch.zeros((), device=feed.device)
+        correct = torch.zeros((), device=feed.device)
+        shown, first = 0, done
+        for batch in shuffled_batches(rows, training.batch_size, streams.order):
+            labels = feed.labels[batch.to(feed.device)]
+            inputs = feed.inputs(batch, streams.augment)
+            with autocast(feed.device, training.precision):
+                logits = feed.task.logits(model(inputs))
+            logits = logits.float()
+            loss = nn.functional.cross_entropy(logits, labels, label_smoothing=training.label_smoothing)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            seen = logits.detach()
+            on_step(Step(epoch, batch, seen, labels))
+            loss_sum += loss.detach() * len(batch)
+            correct += (seen.argmax(1) == labels).sum()
+            shown += len(batch)
+            done += 1
+            if done == steps:
+                break
+        stats = {"epoch": epoch, "loss": float(loss_sum) / shown, "accuracy": float(correct) / shown, "steps": done - first}
+        if not torch.isfinite(loss_sum):
+            raise RecipeError(f"the training diverged in epoch {epoch} (loss {stats['loss']}); lower task.training.optimizer.lr")
+        curve.append(stats)
+        on_epoch(stats)
+    return curve
+
+
+def steps_of(n_rows: int, training: Training, epochs: int | None = None) -> int:
+    """Steps of `epochs` epochs (default: the whole training) over n_rows rows."""
+    return (epochs or training.epochs) * steps_per_epoch(n_rows, training.batch_size)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """bf16 autocast for training, or nothing. Accelerate's own is fixed once per process; a process may run two recipes."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def _optimizer(model: nn.Module, spec: Optimizer) -> torch.optim.Optimizer:
+    cls: Any = getattr(torch.optim, spec.name, None)
+    if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
+        raise RecipeError(f"torch.optim has no optimizer {spec.name!r}; for example SGD or AdamW")
+    given = {name: value for name, value in vars(spec).items() if name != "name" and value is not None}
+    try:
+        return cls([parameter for parameter in model.parameters() if parameter.requires_grad], **given)
+    except TypeError as error:
+        raise RecipeError(f"{spec.name} does not take these parameters ({error}); set the others to null") from None
+
+
+def _scheduler(optimizer: torch.optim.Optimizer, training: Training, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    spec: Schedule = training.schedule
+    if spec.name == "multistep":
+        milestones = [round(milestone * steps / training.epochs) for milestone in spec.milestones]
+        return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, spec.gamma)
+    name = "constant_with_warmup" if spec.name == "constant" else spec.name
+    return get_scheduler(name, optimizer, num_warmup_steps=round(spec.warmup * steps), num_training_steps=steps)

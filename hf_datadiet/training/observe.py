@@ -1,0 +1,65 @@
+"""The observe pass: what a model at rest says of every example.
+
+Eval mode (BatchNorm's running statistics, no dropout), no augmentation, rows in order, float32, the last partial batch
+like any other. Logits and gradient norms come out of the same pass; the scores are functions of a batch and see
+nothing else, so neither the batch size nor the order of the rows changes them beyond float32 rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from hf_datadiet.gradients import GradientNorms
+from hf_datadiet.records import Plan
+from hf_datadiet.scorers.base import BatchScore
+from hf_datadiet.training.feed import Feed
+
+
+@dataclass(frozen=True)
+class Observation:
+    """`scores[name]` float32 [N], `predicted` int32 [N], `logits` float32 [N, C] on the CPU."""
+
+    scores: Mapping[str, NDArray[np.float32]]
+    predicted: NDArray[np.int32]
+    logits: torch.Tensor
+
+
+def observe(model: nn.Module, feed: Feed, scorers: Mapping[str, BatchScore], seed: int, plan: Plan) -> Observation:
+    """Observe all N rows of a feed; the model comes back in the mode it was in."""
+    needed = {need for scorer in scorers.values() for need in scorer.needs}
+    norms = GradientNorms(model, engine=plan.gradient_engine, logits_of=feed.task.logits) if "grad_norms" in needed else None
+    scores: dict[str, list[torch.Tensor]] = {name: [] for name in scorers}
+    all_logits: list[torch.Tensor] = []
+    was_training = model.training
+    model.eval()
+    try:
+        # TF32 convolutions would round logits to 10 bits.
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            for rows in torch.arange(len(feed)).split(plan.observe_batch_size):
+                inputs, labels = feed.inputs(rows), feed.labels[rows.to(feed.device)]
+                available: dict[str, object] = {"inputs": inputs, "labels": labels, "seed": seed}
+                available["example_id"] = torch.from_numpy(feed.example_id)[rows].to(feed.device)
+                if norms is not None:
+                    result = norms(inputs, labels)
+                    logits, available["grad_norms"] = result.logits, result.norms
+                else:
+                    with torch.no_grad():
+                        logits = feed.task.logits(model(inputs)).float()
+                available["logits"] = logits
+                for name, scorer in scorers.items():
+                    scores[name].append(scorer.function(**{need: available[need] for need in scorer.needs}).float().cpu())
+                all_logits.append(logits.cpu())
+    finally:
+        model.train(was_training)
+    logits = torch.cat(all_logits)
+    return Observation(
+        {name: torch.cat(parts).numpy() for name, parts in scores.items()},
+        logits.argmax(1).to(torch.int32).numpy(),
+        logits,
+    )

@@ -1,0 +1,145 @@
+"""Everything a verb needs before it can train: the recipe's task, the pinned source, the prepared rows and the plan."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from hf_datadiet import registry
+from hf_datadiet.errors import RecipeError
+from hf_datadiet.gradients.norms import Engine, fastest_engine
+from hf_datadiet.hub.source import Pinned, pin
+from hf_datadiet.recipe import Recipe, build, to_yaml
+from hf_datadiet.records import UNLABELLED, Plan, Provenance
+from hf_datadiet.scorers.base import Accumulator, BatchScore
+from hf_datadiet.store import RunFolder
+from hf_datadiet.tasks.base import Task
+from hf_datadiet.training.environment import accelerator, provenance
+from hf_datadiet.training.feed import Feed, on_device
+from hf_datadiet.training.randomness import streams_for, untouched_generators
+
+OBSERVE_BATCH_SIZE = 256
+"""What `observe_batch_size: auto` means."""
+
+ENGINE_PROBE = 16
+"""Examples on which the engines for gradient norms are timed."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """One recipe at work in one run folder."""
+
+    recipe: Recipe
+    folder: RunFolder
+    task: Task
+    pinned: Pinned
+    device: torch.device
+    provenance: Provenance
+
+    @property
+    def n_classes(self) -> int:
+        """C."""
+        return len(self.pinned.record.classes)
+
+    @property
+    def labelled(self) -> NDArray[np.int64]:
+        """Ids of the rows that are trained on and scored, ascending."""
+        return self.pinned.scored[self.pinned.label[self.pinned.scored] != UNLABELLED]
+
+    def train_feed(self, limit: int | None = None) -> Feed:
+        """The N rows to be scored, or a few of them spread evenly, for an estimate."""
+        ids = self.labelled
+        if limit is not None and limit < ids.size:
+            ids = ids[np.linspace(0, ids.size - 1, limit).astype(np.int64)]
+        prepared = self._prepare(self.pinned.dataset, ids, self.pinned.record.split)
+        fitted = self.task.fit(prepared, self.recipe.task.model)
+        return self._feed(prepared, fitted, ids, self.pinned.label[ids])
+
+    def test_feed(self, train: Feed) -> Feed:
+        """The T held-out rows, normalised as the training rows are."""
+        if self.pinned.test is None:
+            raise RecipeError("the recipe holds no rows out; set source.test.split=NAME or source.test.fraction=0.2")
+        spec = self.recipe.source.test
+        split = spec.split if spec is not None and spec.split is not None else self.pinned.record.split
+        prepared = self._prepare(self.pinned.test, self.pinned.test_id, split)
+        return self._feed(prepared, train.fitted, self.pinned.test_id, self.pinned.test_label)
+
+    def _prepare(self, dataset: Dataset, ids: NDArray[np.int64], split: str) -> Any:
+        key = hashlib.sha256(f"{self.pinned.record.digest}{split}".encode() + ids.tobytes()).hexdigest()[:16]
+        return self.task.prepare(dataset, ids, self.pinned.record.columns, self.folder.path / "cache", key)
+
+    def _feed(self, prepared: Any, fitted: Mapping[str, Any], ids: NDArray[np.int64], label: NDArray[np.int32]) -> Feed:
+        labels = torch.from_numpy(label.astype(np.int64)).to(self.device)
+        return Feed(self.task, on_device(prepared, self.device), fitted, ids, labels, self.device)
+
+    def new_model(self, feed: Feed, init_seed: int) -> torch.nn.Module:
+        """A fresh model on the device, its weights drawn on the CPU so that every device starts alike."""
+        torch.manual_seed(init_seed)
+        spec = self.recipe.task
+        return self.task.build_model(spec.model, spec.model_args, self.n_classes, feed.prepared).to(self.device)
+
+
+def open_session(
+    recipe: Recipe, folder: RunFolder, *, command: str, dataset: Dataset | None = None, test: Dataset | None = None, claim: bool = True
+) -> Session:
+    """Check every name in the recipe, pin the source and make the folder this run's. Nothing is written before that.
+
+    `dataset` and `test` take the place of what `source` would open. Without `claim` nothing is written at all.
+    """
+    task: Task = build(registry.find("tasks", recipe.task.kind), recipe.task.options, "task")
+    scorers_of(recipe)
+    given = {"test": test, recipe.source.split: dataset}
+    pinned = pin(recipe.source, task.find_columns, {name: split for name, split in given.items() if split is not None})
+    device = accelerator().device
+    made = provenance(recipe.digest, command, device)
+    if claim:
+        folder.claim(recipe.identity(), pinned.record, to_yaml(recipe))
+        if pinned.noise is not None:
+            folder.save_label_noise(pinned.noise.ids, pinned.noise.before, pinned.noise.after)
+    return Session(recipe, folder, task, pinned, device, made)
+
+
+def scorers_of(recipe: Recipe) -> tuple[dict[str, BatchScore], dict[str, Accumulator]]:
+    """The scores that the recipe names: functions of a batch, and accumulators."""
+    found = {name: registry.find("scorers", name) for name in recipe.score.scores}
+    batch = {name: scorer for name, scorer in found.items() if isinstance(scorer, BatchScore)}
+    return batch, {name: scorer for name, scorer in found.items() if name not in batch}
+
+
+def decide_plan(session: Session, feed: Feed) -> Plan:
+    """The plan kept in the folder, or a new one: what needs measuring is measured once, on a fresh model."""
+    recipe, kept = session.recipe, session.folder.plan()
+    if kept is not None:
+        if kept.device != session.device.type:
+            raise RecipeError(
+                f"{session.folder.path} was begun on {kept.device} and this is {session.device.type}: "
+                "their seeds would differ in the last bits; go on there, or choose another --out"
+            )
+        torch.set_num_threads(kept.threads)
+        return kept
+    wanted = recipe.score.observe_batch_size
+    needs_norms = any("grad_norms" in scorer.needs for scorer in scorers_of(recipe)[0].values())
+    plan = Plan(
+        device=session.device.type,
+        threads=torch.get_num_threads(),
+        precision=recipe.task.training.precision,
+        observe_batch_size=min(OBSERVE_BATCH_SIZE if wanted == "auto" else wanted, len(feed)),
+        gradient_engine=measured_engine(session, feed) if needs_norms else "loop",
+    )
+    session.folder.save_plan(plan)
+    return plan
+
+
+def measured_engine(session: Session, feed: Feed) -> Engine:
+    """The engine for gradient norms that is faster on a fresh model, here and now."""
+    rows = torch.arange(min(ENGINE_PROBE, len(feed)))
+    with untouched_generators(session.device):
+        model = session.new_model(feed, streams_for("probe", 0).init)
+        return fastest_engine(model, feed.inputs(rows), feed.labels[rows.to(session.device)], session.task.logits)
