@@ -14,13 +14,17 @@ from numpy.typing import NDArray
 
 from hf_datadiet import registry, stats
 from hf_datadiet.errors import PluginError, RecipeError, StaleRecordError
-from hf_datadiet.recipe import PruneSpec
+from hf_datadiet.recipe import PruneSpec, Recipe
 from hf_datadiet.records import UNLABELLED, Direction, Provenance, ScoreTable, Selection
 from hf_datadiet.selectors.base import Candidates, Selector
 from hf_datadiet.store import RunFolder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from datasets import Dataset
+
+    from hf_datadiet.hub.files import Form
 
 Keep: TypeAlias = float | int | Mapping[str, Any]
 """A fraction (float in (0, 1]), a count (int >= 1), or a threshold: {"score": column, "above": x, "below": y}, one bound or both."""
@@ -75,7 +79,7 @@ def select(
         reasons[labelled] = _outside(table.column(score).mean[labelled].astype(np.float64), keep)
     else:
         strategy = strategy or DEFAULT_STRATEGY
-        k = _budget(keep, labelled.size)
+        k = budget(keep, labelled.size)
         values, higher_is = _values(table, score, strategy)
         selector = _selector(strategy, parameters or {}, allow_plugins)
         settings = asdict(cast(Any, selector))
@@ -122,7 +126,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _budget(keep: float | int, n: int) -> int:
+def budget(keep: float | int, n: int) -> int:
     """Rows to keep of n, for a fraction or a count."""
     if not _is_number(keep):
         raise RecipeError(f"keep is {keep!r}; give a fraction such as 0.5, a count such as 5000, or a threshold")
@@ -322,3 +326,33 @@ def prune_run(folder: RunFolder, spec: PruneSpec, *, command: str, allow_plugins
     else:
         folder.save_selection(selection)
     return selection
+
+
+def write_pruned(folder: RunFolder, recipe: Recipe, selection: Selection, *, form: Form, prefix: str = "") -> Path:
+    """Write the dataset that a selection keeps below the selection's folder and return the path of what was written.
+
+    Split by split: the kept rows, with their `example_id` and score columns, and the held-out rows whole, with null
+    scores. Media are embedded and no path of this machine is inside. `RecipeError` for a run with `label_noise`, whose
+    labels are an experiment and not the source's.
+    """
+    from datasets import Dataset, Features, Value, concatenate_datasets
+
+    from hf_datadiet.hub.columns import with_scores
+    from hf_datadiet.hub.files import write_splits
+    from hf_datadiet.training.session import open_session
+
+    if recipe.source.label_noise is not None:
+        raise RecipeError("this run has label noise, so its labels are not the source's; write a dataset from a run without source.label_noise")
+    pinned = open_session(recipe, folder, command=selection.provenance.command, claim=False).pinned
+    numbered = Dataset.from_dict({"example_id": np.arange(pinned.record.n_rows)}, features=Features({"example_id": Value("int64")}))
+    scored = with_scores(concatenate_datasets([pinned.dataset, numbered], axis=1), folder.load_scores(), prefix)
+    splits = {pinned.record.split: scored.select(selection.kept)}
+    if pinned.test is pinned.dataset:
+        splits["test"] = scored.select(pinned.test_id)
+    elif pinned.test is not None and recipe.source.test is not None:
+        missing = {name: scored.features[name] for name in scored.column_names if name not in pinned.test.column_names}
+        nulls = Dataset.from_dict({name: [None] * len(pinned.test) for name in missing}, features=Features(missing))
+        splits[str(recipe.source.test.split)] = concatenate_datasets([pinned.test, nulls], axis=1)
+    target = folder.selection_path(selection.name) / "dataset"
+    write_splits(splits, target, form)
+    return target

@@ -19,7 +19,7 @@ from hf_datadiet.stats import reliability, seed_mean_se
 from hf_datadiet.store import RunFolder
 from hf_datadiet.training.progress import Progress
 from hf_datadiet.training.seeds import score_seed
-from hf_datadiet.training.session import Session, decide_plan, open_session, scorers_of
+from hf_datadiet.training.session import Session, decide_plan, open_session
 
 
 def score_dataset(
@@ -33,12 +33,13 @@ def score_dataset(
     columns: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
     progress: bool = True,
+    allow_plugins: bool = False,
 ) -> ScoreTable:
     """Score every labelled row of a dataset by `seeds` short trainings of `epochs` epochs.
 
     `dataset`: a datasets.Dataset with an image column and a label column (found from the features, or named by
     `columns`, for example {"label": "coarse_label"}). `model`: "timm:NAME", randomly initialised. `scores`: names from
-    `hf_datadiet/scorers`. `out`: a run folder, which an interrupted call resumes seed by seed; None keeps nothing.
+    `hf_datadiet/scorers`, or with `allow_plugins` your own as "package.module:NAME". `out`: a run folder, which an interrupted call resumes seed by seed; None keeps nothing.
     `options`: any other recipe key, dotted: {"task.training.batch_size": 64, "task.crop": 4, "score.observe_at": [0]}.
 
     Returns a `ScoreTable` of all N rows in order, null where a row has no label. Raises `DataDietError` for anything
@@ -50,15 +51,22 @@ def score_dataset(
         "score": {"scores": list(scores), "seeds": seeds},
     }
     recipe = recipe_from(with_overrides(plain, options or {}))
-    if out is not None:
-        return score_run(recipe, RunFolder(out), dataset=dataset, command="score_dataset(...)", progress=progress)
     with tempfile.TemporaryDirectory() as temporary:
-        return score_run(recipe, RunFolder(temporary), dataset=dataset, command="score_dataset(...)", progress=progress)
+        folder = RunFolder(out if out is not None else temporary)
+        return score_run(recipe, folder, command="score_dataset(...)", dataset=dataset, progress=progress, allow_plugins=allow_plugins)
 
 
-def score_run(recipe: Recipe, folder: RunFolder, *, command: str, dataset: Dataset | None = None, progress: bool = True) -> ScoreTable:
+def score_run(
+    recipe: Recipe,
+    folder: RunFolder,
+    *,
+    command: str,
+    dataset: Dataset | None = None,
+    progress: bool = True,
+    allow_plugins: bool = False,
+) -> ScoreTable:
     """Train and observe the seeds that the folder does not hold yet, then write and return the table of all of them."""
-    session = open_session(recipe, folder, command=command, dataset=dataset)
+    session = open_session(recipe, folder, command=command, dataset=dataset, allow_plugins=allow_plugins)
     seeds = range(recipe.score.seeds)
     missing = [seed for seed in seeds if not folder.has_seed(seed)]
     if missing:
@@ -86,7 +94,6 @@ def _train_seeds(session: Session, seeds: Sequence[int], progress: Progress) -> 
 def score_table(session: Session, results: Sequence[RunResult]) -> ScoreTable:
     """Mean, standard error, per-seed values and reliability of every score at every moment; N rows, null without label."""
     recipe, pinned = session.recipe, session.pinned
-    batch, accumulators = scorers_of(recipe)
     labelled_at = np.searchsorted(pinned.scored, session.labelled)
     columns: dict[str, ScoreColumn] = {}
 
@@ -107,11 +114,11 @@ def score_table(session: Session, results: Sequence[RunResult]) -> ScoreTable:
             reliability=measured if measured is not None and np.isfinite(measured) else None,
         )
 
-    for name, scorer in batch.items():
+    for name, scorer in session.batch_scores.items():
         for moment, epoch in enumerate(recipe.moments):
             values = np.stack([result.observed[name][moment] for result in results])
             add(name if epoch == recipe.headline else f"{name}_e{epoch}", name, epoch, values, scorer, seeded=scorer.seeded)
-    for accumulator in accumulators.values():
+    for accumulator in session.accumulators.values():
         for column in accumulator.columns:
             values = np.stack([result.accumulated[column.name] for result in results])
             add(column.name, column.name, recipe.score_epochs, values, column, seeded=True)

@@ -89,7 +89,7 @@ def test_a_plug_in_that_does_not_import_is_an_error_with_its_cause() -> None:
     with pytest.raises(PluginError, match="'their_broken:S' does not import: ModuleNotFoundError: No module named 'a_module") as fault:
         registry.find("scorers", "their_broken:S", allow_plugins=True)
     assert isinstance(fault.value.__cause__, ModuleNotFoundError)
-    with pytest.raises(PluginError, match="RuntimeError: first line; mend their_crash$") as fault:
+    with pytest.raises(PluginError, match=r"RuntimeError: first line; mend their_crash$") as fault:
         registry.find("scorers", "their_crash:S", allow_plugins=True)
     assert "\n" not in str(fault.value)
     with pytest.raises(PluginError, match="their_scores has no SELECTOR; define it there") as fault:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -14,10 +14,10 @@ import torch
 
 from hf_datadiet.records import Plan
 from hf_datadiet.store import RunFolder
-from hf_datadiet.training.loop import train
+from hf_datadiet.training.loop import steps_of, train
 from hf_datadiet.training.observe import observe
 from hf_datadiet.training.randomness import streams_for, untouched_generators
-from hf_datadiet.training.session import OBSERVE_BATCH_SIZE, Session, measured_engine, scorers_of
+from hf_datadiet.training.session import OBSERVE_BATCH_SIZE, Session, measured_engine
 
 PROBE_ROWS = 512
 """Rows that are decoded for the measurement."""
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Cost:
-    """Measured seconds per unit of work, and sizes in bytes. `memory`: of this process at its peak, while measuring."""
+    """Measured seconds per unit of work, and sizes in bytes. `memory`: what this process holds after measuring."""
 
     train_seconds_per_row: float
     observe_seconds_per_row: float
@@ -37,6 +37,58 @@ class Cost:
     model_bytes: int
     row_bytes: int
     memory: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What would happen. `arms`: rows per arm of the evaluation, empty when only scoring."""
+
+    n_rows: int
+    n_test: int
+    n_seeds: int
+    score_epochs: int
+    score_steps: int
+    moments: tuple[int, ...]
+    arms: Mapping[str, int]
+    evaluate_seeds: int
+    evaluate_steps: int
+    score_seconds: float
+    evaluate_seconds: float
+    memory_bytes: int
+    disk_bytes: int
+
+
+def forecast(session: Session, *, arms: Mapping[str, int]) -> Forecast:
+    """Rows, steps, seconds and bytes of a run, from `measure`. Seconds are for this machine as busy as it is now."""
+    cost, recipe = measure(session), session.recipe
+    n, n_test = len(session.labelled), session.pinned.test_id.size
+    training = recipe.task.training
+    steps = {arm: steps_of(rows if recipe.evaluate.match == "epochs" else n, training) for arm, rows in arms.items()}
+    shown = sum(
+        training.epochs * (rows if recipe.evaluate.match == "epochs" else n) for rows in arms.values()
+    ) * recipe.evaluate.seeds
+    score_seconds = n * (
+        cost.decode_seconds_per_row
+        + recipe.score.seeds * (recipe.score_epochs * cost.train_seconds_per_row + len(recipe.moments) * cost.observe_seconds_per_row)
+    )
+    values = len(session.batch_scores) * len(recipe.moments) + 3 * len(session.accumulators)
+    seed_bytes = n * (4 * values + 4 * len(recipe.moments) + 2 * recipe.score_epochs) + len(recipe.kept_epochs) * cost.model_bytes
+    return Forecast(
+        n_rows=n,
+        n_test=n_test,
+        n_seeds=recipe.score.seeds,
+        score_epochs=recipe.score_epochs,
+        score_steps=recipe.score.seeds * steps_of(n, training, recipe.score_epochs),
+        moments=recipe.moments,
+        arms=arms,
+        evaluate_seeds=recipe.evaluate.seeds,
+        evaluate_steps=recipe.evaluate.seeds * sum(steps.values()),
+        score_seconds=score_seconds,
+        evaluate_seconds=shown * cost.train_seconds_per_row + (n_test * cost.decode_seconds_per_row if arms else 0.0),
+        memory_bytes=cost.memory + n * values * 4 * (1 + recipe.score.seeds),
+        # Per seed its record and its share of seeds.parquet; the decoded rows once.
+        disk_bytes=recipe.score.seeds * (seed_bytes + 4 * n * values) + (n + (n_test if arms else 0)) * cost.row_bytes,
+    )
 
 
 def measure(session: Session) -> Cost:
@@ -55,11 +107,9 @@ def measure(session: Session) -> Cost:
         some_steps()
         shown = min(PROBE_STEPS * training.batch_size, PROBE_STEPS * len(feed))
         step_seconds, _ = _timed(some_steps)
-        scorers, _ = scorers_of(session.recipe)
-        needs_norms = any("grad_norms" in scorer.needs for scorer in scorers.values())
-        engine = measured_engine(probe, feed) if needs_norms else "loop"
+        engine = measured_engine(probe, feed)
         plan = Plan(session.device.type, torch.get_num_threads(), training.precision, min(OBSERVE_BATCH_SIZE, len(feed)), engine)
-        observe_seconds, _ = _timed(lambda: observe(model, feed, scorers, 0, plan))
+        observe_seconds, _ = _timed(lambda: observe(model, feed, session.batch_scores, 0, plan))
         size = getattr(feed.prepared, "nbytes", 0)
         return Cost(
             train_seconds_per_row=step_seconds / shown,

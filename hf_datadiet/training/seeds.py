@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hf_datadiet.records import Plan, RunResult
-from hf_datadiet.scorers.base import Accumulator, BatchScore, State
+from hf_datadiet.scorers.base import State
 from hf_datadiet.training.feed import Feed
 from hf_datadiet.training.loop import Step, steps_of, train
 from hf_datadiet.training.observe import Observation, observe
 from hf_datadiet.training.randomness import streams_for, untouched_generators
-from hf_datadiet.training.session import Session, scorers_of
+from hf_datadiet.training.session import Session
 
 PURPOSE = "score"
 
@@ -37,11 +37,8 @@ class _SeedRun:
 
     def __init__(self, session: Session, feed: Feed, plan: Plan, seed: int) -> None:
         self.session, self.feed, self.plan, self.seed = session, feed, plan, seed
-        self.batch_scores: dict[str, BatchScore]
-        self.accumulators: dict[str, Accumulator]
-        self.batch_scores, self.accumulators = scorers_of(session.recipe)
         self.states: dict[str, State] = {
-            name: scorer.init(len(feed), session.n_classes, feed.device) for name, scorer in self.accumulators.items()
+            name: scorer.init(len(feed), session.n_classes, feed.device) for name, scorer in session.accumulators.items()
         }
         self.p_label = torch.zeros((session.recipe.score_epochs, len(feed)), dtype=torch.float16, device=feed.device)
         self.observations: list[Observation] = []
@@ -71,12 +68,12 @@ class _SeedRun:
             on_epoch=epoch_done,
         )
         seconds = time.perf_counter() - start
-        accumulated = {column: values for name, scorer in self.accumulators.items() for column, values in scorer.finish(self.states[name]).items()}
+        accumulated = {column: values for name, scorer in self.session.accumulators.items() for column, values in scorer.finish(self.states[name]).items()}
         return RunResult(
             seed=self.seed,
             example_id=self.feed.example_id,
             moments=recipe.moments,
-            observed={name: np.stack([seen.scores[name] for seen in self.observations]) for name in self.batch_scores},
+            observed={name: np.stack([seen.scores[name] for seen in self.observations]) for name in self.session.batch_scores},
             accumulated={name: values.float().cpu().numpy() for name, values in accumulated.items()},
             predicted=np.stack([seen.predicted for seen in self.observations]),
             p_label=self.p_label.cpu().numpy(),
@@ -88,7 +85,7 @@ class _SeedRun:
 
     def _step(self, step: Step) -> None:
         rows = step.rows.to(self.feed.device)
-        for name, scorer in self.accumulators.items():
+        for name, scorer in self.session.accumulators.items():
             scorer.update(self.states[name], rows, step.logits, step.labels, step.epoch)
         probability = step.logits.softmax(1).gather(1, step.labels[:, None])[:, 0]
         self.p_label[step.epoch - 1, rows] = probability.half()
@@ -96,7 +93,7 @@ class _SeedRun:
     def _moment(self, model: nn.Module, epoch: int) -> None:
         if epoch in self.session.recipe.moments:
             start = time.perf_counter()
-            self.observations.append(observe(model, self.feed, self.batch_scores, self.seed, self.plan))
+            self.observations.append(observe(model, self.feed, self.session.batch_scores, self.seed, self.plan))
             self.observe_seconds += time.perf_counter() - start
         if epoch in self.session.recipe.kept_epochs:
             # A copy: the tensors go on changing.

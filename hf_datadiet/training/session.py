@@ -42,6 +42,8 @@ class Session:
     pinned: Pinned
     device: torch.device
     provenance: Provenance
+    batch_scores: Mapping[str, BatchScore]
+    accumulators: Mapping[str, Accumulator]
 
     @property
     def n_classes(self) -> int:
@@ -87,14 +89,24 @@ class Session:
 
 
 def open_session(
-    recipe: Recipe, folder: RunFolder, *, command: str, dataset: Dataset | None = None, test: Dataset | None = None, claim: bool = True
+    recipe: Recipe,
+    folder: RunFolder,
+    *,
+    command: str,
+    dataset: Dataset | None = None,
+    test: Dataset | None = None,
+    claim: bool = True,
+    allow_plugins: bool = False,
 ) -> Session:
     """Check every name in the recipe, pin the source and make the folder this run's. Nothing is written before that.
 
     `dataset` and `test` take the place of what `source` would open. Without `claim` nothing is written at all.
+    `allow_plugins` admits tasks and scores written `package.module:NAME`.
     """
-    task: Task = build(registry.find("tasks", recipe.task.kind), recipe.task.options, "task")
-    scorers_of(recipe)
+    task: Task = build(registry.find("tasks", recipe.task.kind, allow_plugins), recipe.task.options, "task")
+    found = {name: registry.find("scorers", name, allow_plugins) for name in recipe.score.scores}
+    batch_scores = {name: scorer for name, scorer in found.items() if isinstance(scorer, BatchScore)}
+    accumulators = {name: scorer for name, scorer in found.items() if name not in batch_scores}
     given = {"test": test, recipe.source.split: dataset}
     pinned = pin(recipe.source, task.find_columns, {name: split for name, split in given.items() if split is not None})
     device = accelerator().device
@@ -103,14 +115,7 @@ def open_session(
         folder.claim(recipe.identity(), pinned.record, to_yaml(recipe))
         if pinned.noise is not None:
             folder.save_label_noise(pinned.noise.ids, pinned.noise.before, pinned.noise.after)
-    return Session(recipe, folder, task, pinned, device, made)
-
-
-def scorers_of(recipe: Recipe) -> tuple[dict[str, BatchScore], dict[str, Accumulator]]:
-    """The scores that the recipe names: functions of a batch, and accumulators."""
-    found = {name: registry.find("scorers", name) for name in recipe.score.scores}
-    batch = {name: scorer for name, scorer in found.items() if isinstance(scorer, BatchScore)}
-    return batch, {name: scorer for name, scorer in found.items() if name not in batch}
+    return Session(recipe, folder, task, pinned, device, made, batch_scores, accumulators)
 
 
 def decide_plan(session: Session, feed: Feed) -> Plan:
@@ -125,20 +130,21 @@ def decide_plan(session: Session, feed: Feed) -> Plan:
         torch.set_num_threads(kept.threads)
         return kept
     wanted = recipe.score.observe_batch_size
-    needs_norms = any("grad_norms" in scorer.needs for scorer in scorers_of(recipe)[0].values())
     plan = Plan(
         device=session.device.type,
         threads=torch.get_num_threads(),
         precision=recipe.task.training.precision,
         observe_batch_size=min(OBSERVE_BATCH_SIZE if wanted == "auto" else wanted, len(feed)),
-        gradient_engine=measured_engine(session, feed) if needs_norms else "loop",
+        gradient_engine=measured_engine(session, feed),
     )
     session.folder.save_plan(plan)
     return plan
 
 
 def measured_engine(session: Session, feed: Feed) -> Engine:
-    """The engine for gradient norms that is faster on a fresh model, here and now."""
+    """The engine for gradient norms that is faster on a fresh model, here and now; not measured if no score needs it."""
+    if not any("grad_norms" in scorer.needs for scorer in session.batch_scores.values()):
+        return "loop"
     rows = torch.arange(min(ENGINE_PROBE, len(feed)))
     with untouched_generators(session.device):
         model = session.new_model(feed, streams_for("probe", 0).init)

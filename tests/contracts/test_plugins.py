@@ -152,7 +152,8 @@ def choose(selector: Any, candidates: Candidates, k: int, seed: int = 0) -> np.n
     try:
         return selector(candidates, k, np.random.default_rng(seed))
     except RecipeError as fault:
-        assert "at most" in str(fault), "the fault names what could be had"
+        if "at most" not in str(fault):
+            raise AssertionError("the fault does not name what could be had") from fault
         return None
 
 

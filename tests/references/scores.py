@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 
 def probabilities(logits: Sequence[float]) -> list[float]:
@@ -36,7 +37,7 @@ def forgetting(history: Sequence[Sequence[bool]]) -> list[tuple[float, float, fl
     result = []
     for example in range(len(history[0])):
         answers = [epoch[example] for epoch in history]
-        events = sum(1 for before, now in zip(answers, answers[1:], strict=False) if before and not now)
+        events = sum(1 for before, now in pairwise(answers) if before and not now)
         result.append((float(events if any(answers) else len(answers)), float(events), float(not any(answers))))
     return result
 

@@ -80,3 +80,12 @@ def test_the_state_is_tensors_alone_and_can_be_resumed() -> None:
     SCORER.update(saved, rows, logits_of(torch.tensor([False, False]), labels), labels, 2)
     assert SCORER.finish(saved)["forgetting"].tolist() == [1.0, 2.0]
     assert SCORER.finish(state)["forgetting"].tolist() == [0.0, 1.0]
+
+
+def test_a_step_never_waits_for_the_device() -> None:
+    """A meta tensor has no values: an operation that has to read one, and would make the host wait for a GPU, fails on it."""
+    meta = torch.device("meta")
+    state = SCORER.init(10, 3, meta)
+    rows = torch.zeros(4, dtype=torch.int64, device=meta)
+    SCORER.update(state, rows, torch.zeros(4, 3, device=meta), rows, 1)
+    assert all(tensor.device == meta for tensor in state.values())

@@ -39,6 +39,12 @@ def test_a_window_without_skip_is_hardest() -> None:
     assert chosen(Window(0), hardness, 17, seed=3) == chosen(Hardest(), hardness, 17, seed=3)
 
 
+def test_the_rows_to_skip_are_rounded() -> None:
+    """A quarter of 7 is 1.75: two rows; a quarter of 5 is 1.25: one."""
+    assert chosen(Window(0.25), [float(value) for value in range(7)], 2) == [3, 4]
+    assert chosen(Window(0.25), [float(value) for value in range(5)], 2) == [2, 3]
+
+
 def test_a_window_that_does_not_fit_names_the_largest_that_does() -> None:
     with pytest.raises(RecipeError, match=r"window: 9 of 10 cannot be kept when skip is 0.2; keep at most 8$"):
         chosen(Window(0.2), [float(value) for value in range(10)], 9)
@@ -46,7 +52,7 @@ def test_a_window_that_does_not_fit_names_the_largest_that_does() -> None:
 
 @pytest.mark.parametrize("skip", [-0.1, 1.0, 1, float("nan"), True, "0.1", None])
 def test_a_skip_that_is_no_fraction_is_refused(skip: object) -> None:
-    with pytest.raises(RecipeError, match="window: skip is .*; it is a fraction"):
+    with pytest.raises(RecipeError, match=r"window: skip is .*; it is a fraction"):
         Window(skip)  # pyright: ignore[reportArgumentType]
 
 
