@@ -128,7 +128,14 @@ def prune(
     from hf_datadiet.prune import prune_run, write_pruned
     from hf_datadiet.recipe import parse_overrides
 
-    asked = {"name": name, "keep": yaml.safe_load(keep), "score": score_column, "strategy": strategy, "quotas": quotas, "tie_seed": tie_seed}
+    asked = {
+        "name": name,
+        "keep": yaml.safe_load(keep),
+        "score": score_column,
+        "strategy": strategy,
+        "quotas": quotas,
+        "tie_seed": tie_seed,
+    }
     spec: PruneSpec = recipe_from({"source": {}, "prune": [asked | parse_overrides(parameters)]}).prune[0]
     kept = RunFolder(folder)
     kept.require()

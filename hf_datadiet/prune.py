@@ -287,7 +287,9 @@ def prune_dataset(
     dataset of another length.
     """
     if len(dataset) != table.source.n_rows:
-        raise StaleRecordError(f"this dataset has {len(dataset)} rows, the scored one {table.source.n_rows}; pass the dataset as it was scored")
+        raise StaleRecordError(
+            f"this dataset has {len(dataset)} rows, the scored one {table.source.n_rows}; pass the dataset as it was scored"
+        )
     selection = select(
         table,
         name=name,
@@ -322,7 +324,9 @@ def prune_run(folder: RunFolder, spec: PruneSpec, *, command: str, allow_plugins
     )
     if spec.name in folder.selections():
         if folder.load_selection(spec.name).digest != selection.digest:
-            raise StaleRecordError(f"{folder.path} has another selection named {spec.name!r}; choose another name, or delete {folder.selection_path(spec.name)}")
+            raise StaleRecordError(
+                f"{folder.path} has another selection named {spec.name!r}; choose another name, or delete {folder.selection_path(spec.name)}"
+            )
     else:
         folder.save_selection(selection)
     return selection
@@ -342,7 +346,9 @@ def write_pruned(folder: RunFolder, recipe: Recipe, selection: Selection, *, for
     from hf_datadiet.training.session import open_session
 
     if recipe.source.label_noise is not None:
-        raise RecipeError("this run has label noise, so its labels are not the source's; write a dataset from a run without source.label_noise")
+        raise RecipeError(
+            "this run has label noise, so its labels are not the source's; write a dataset from a run without source.label_noise"
+        )
     pinned = open_session(recipe, folder, command=selection.provenance.command, claim=False).pinned
     numbered = Dataset.from_dict({"example_id": np.arange(pinned.record.n_rows)}, features=Features({"example_id": Value("int64")}))
     scored = with_scores(concatenate_datasets([pinned.dataset, numbered], axis=1), folder.load_scores(), prefix)

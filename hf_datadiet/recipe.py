@@ -85,7 +85,7 @@ class SourceSpec:
 class Optimizer:
     """A class of `torch.optim` and its parameters; a parameter that is not given keeps torch's default.
 
-    The default is the paper's optimiser (SCIENCE: authors' `run_full_data.py`): Nesterov SGD, 0.9, weight decay 5e-4.
+    The default is that of arXiv 2107.07075 (the authors' `run_full_data.py`): Nesterov SGD, 0.9, weight decay 5e-4.
     """
 
     name: str = "SGD"

@@ -171,7 +171,9 @@ class ScoreTable:
             if not np.array_equal(np.isfinite(column.mean), labelled):
                 raise CoverageError(f"scores: column {name} must be finite for every labelled row and null for every other")
             if column.per_seed is not None and column.per_seed.shape != (len(self.seeds), n):
-                raise CoverageError(f"scores: column {name} has per-seed values of shape {column.per_seed.shape}, expected {(len(self.seeds), n)}")
+                raise CoverageError(
+                    f"scores: column {name} has per-seed values of shape {column.per_seed.shape}, expected {(len(self.seeds), n)}"
+                )
 
     def column(self, name: str) -> ScoreColumn:
         """The named column, or a `RecipeError` that lists the names there are."""
@@ -268,7 +270,9 @@ class EvaluationTable:
             raise CoverageError(f"evaluation {self.name}: {len(cells)} trainings for {len(self.arms)} arms of {self.n_seeds} seeds")
         for result in self.results:
             if result.predicted.shape != self.test_id.shape or result.arm not in self.arms:
-                raise CoverageError(f"evaluation {self.name}: arm {result.arm} predicts {result.predicted.shape[0]} of {self.test_id.size} test rows")
+                raise CoverageError(
+                    f"evaluation {self.name}: arm {result.arm} predicts {result.predicted.shape[0]} of {self.test_id.size} test rows"
+                )
 
     def metric(self, arm: str, name: str = "accuracy") -> NDArray[np.float64]:
         """The metric of one arm, [n_seeds], ordered by seed."""

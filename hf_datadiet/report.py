@@ -18,7 +18,7 @@ from hf_datadiet import stats
 from hf_datadiet.records import UNLABELLED, EvaluationTable, Report, ScoreColumn, ScoreTable, Selection
 
 LOW_RELIABILITY = 0.8
-"""Below this a ranking is called unreliable: about what 4 to 5 seeds of EL2N reach two epochs in (SCIENCE 2.4)."""
+"""Below this a ranking is called unreliable: about what 4 to 5 seeds of EL2N reach on CIFAR-10 after two epochs (arXiv 2303.14753, its data)."""
 
 HARD_BUDGET = 0.3
 """At or below this share, keeping the hardest is known to lose to a random choice (Ayed and Hayou, arXiv 2302.06960)."""
@@ -88,7 +88,8 @@ def _correlations(table: ScoreTable, labelled: NDArray[np.bool_], selections: Se
     """Every pair of columns: rank correlation, and how much of the hardest K they share for the first selection's K."""
     k = selections[0].kept.size if selections else round(labelled.sum() / 2)
     hardness = {
-        name: (-1 if column.higher_is == "easier" else 1) * column.mean[labelled].astype(np.float64) for name, column in table.columns.items()
+        name: (-1 if column.higher_is == "easier" else 1) * column.mean[labelled].astype(np.float64)
+        for name, column in table.columns.items()
     }
     top = {name: set(np.argsort(-values, kind="stable")[:k].tolist()) for name, values in hardness.items()}
     for a, b in combinations(hardness, 2):
@@ -166,7 +167,10 @@ def _differences(
             arm
             for arm in table.arms
             if arm != reference
-            and (reference == "full" or (arm in table.arm_selections and reference not in table.arm_selections and size[arm] == size[reference]))
+            and (
+                reference == "full"
+                or (arm in table.arm_selections and reference not in table.arm_selections and size[arm] == size[reference])
+            )
         ]
         found = stats.difference_intervals(points, reference) if against else {}
         for arm in against:
@@ -214,7 +218,12 @@ def _costs(seed_seconds: Sequence[Mapping[str, float]], evaluations: Sequence[Ma
                         "break_even_runs": total / saved if pays else None,
                     }
                 )
-    return {"scoring_seconds": total, "scoring_train_seconds": scoring["train"], "scoring_observe_seconds": scoring["observe"], "savings": savings}
+    return {
+        "scoring_seconds": total,
+        "scoring_train_seconds": scoring["train"],
+        "scoring_observe_seconds": scoring["observe"],
+        "savings": savings,
+    }
 
 
 def _warnings(scores: Sequence[Mapping[str, Any]], selections: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
@@ -234,7 +243,12 @@ def _warnings(scores: Sequence[Mapping[str, Any]], selections: Sequence[Mapping[
         ratio = selection["rate_ratio"]
         if ratio is None or ratio > IMBALANCE:
             how = "at least one class is dropped whole" if ratio is None else f"one class is kept at {ratio:.1f} times the rate of another"
-            yield {"kind": "class imbalance", "selection": name, "value": ratio, "text": f"{name}: {how}; see the class table, or set quotas"}
+            yield {
+                "kind": "class imbalance",
+                "selection": name,
+                "value": ratio,
+                "text": f"{name}: {how}; see the class table, or set quotas",
+            }
 
 
 # Markdown
@@ -282,7 +296,9 @@ def _score_sections(report: Report) -> list[str]:
     if report.correlations:
         first = report.correlations[0]
         rows = [[pair["a"], pair["b"], _number(pair["spearman"], 3), _percent(pair["shared_hardest"])] for pair in report.correlations]
-        sections.append("### Agreement between scores\n\n" + _table(["score", "score", "Spearman", f"shared among the hardest {first['k']}"], rows))
+        sections.append(
+            "### Agreement between scores\n\n" + _table(["score", "score", "Spearman", f"shared among the hardest {first['k']}"], rows)
+        )
     return sections
 
 
@@ -294,8 +310,8 @@ def _score_table(report: Report) -> str:
             score["higher_is"],
             _number(score["reliability"], 3),
             _number(score["reliability_one_seed"], 3),
-            _number(score["median"], 4),
-            f"{_number(score['min'], 4)} to {_number(score['max'], 4)}",
+            _digits(score["median"]),
+            f"{_digits(score['min'])} to {_digits(score['max'])}",
         ]
         for score in report.scores
     ]
@@ -307,7 +323,9 @@ def _selection_section(selection: Mapping[str, Any], report: Report) -> str:
     by = f" by `{selection['score']}`" if selection["score"] else ""
     rows = [[entry["class"], str(entry["rows"]), str(entry["kept"]), _percent(entry["rate"])] for entry in selection["per_class"]]
     reasons = "\n".join(f"- {count} rows: {reason}" for reason, count in selection["reasons"].items())
-    head = f"{selection['n_kept']} rows kept ({_percent(selection['share'])}), {selection['n_dropped']} dropped: {selection['strategy']}{by}."
+    head = (
+        f"{selection['n_kept']} rows kept ({_percent(selection['share'])}), {selection['n_dropped']} dropped: {selection['strategy']}{by}."
+    )
     return f"## Selection {selection['name']}\n\n{head}\n\n{reasons}\n\n" + _table(["class", "rows", "kept", "share kept"], rows)
 
 
@@ -324,7 +342,8 @@ def _evaluation_section(evaluation: Mapping[str, Any]) -> str:
     )
     arms = list(evaluation["arms"])
     rows = [
-        [entry["class"], str(entry["n_test"]), *(_number(entry["accuracy"][arm["arm"]], 1) for arm in arms)] for entry in evaluation["per_class"]
+        [entry["class"], str(entry["n_test"]), *(_number(entry["accuracy"][arm["arm"]], 1) for arm in arms)]
+        for entry in evaluation["per_class"]
     ]
     classes = _table(["class", "test rows", *(arm["arm"] for arm in arms)], rows)
     tables = f"{_accuracy_table(evaluation)}\n\n{_difference_table(evaluation)}\n\n{note}"
@@ -397,7 +416,9 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     cells = [[_escape(cell) for cell in row] for row in [head, *rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     right = [all(_is_numeric(row[column]) for row in cells[1:]) and len(cells) > 1 for column in range(len(head))]
-    lines = ["| " + " | ".join(_pad(cell, width, side) for cell, width, side in zip(row, widths, right, strict=True)) + " |" for row in cells]
+    lines = [
+        "| " + " | ".join(_pad(cell, width, side) for cell, width, side in zip(row, widths, right, strict=True)) + " |" for row in cells
+    ]
     rule = "|" + "|".join("-" * (width + 1) + (":" if side else "-") for width, side in zip(widths, right, strict=True)) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])
 
@@ -416,6 +437,11 @@ def _escape(text: str) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _digits(value: float) -> str:
+    """Three significant digits."""
+    return f"{value:.3g}"
 
 
 def _signed(value: float | None, digits: int) -> str:

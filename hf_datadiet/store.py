@@ -9,148 +9,38 @@
     evaluations/NAME/         arms/ARM-SEED.safetensors, predictions.parquet, results.parquet, evaluation.json (last)
     report.json  report.md    cache/  decoded data, may be deleted at any time
 
-Every file is written to a temporary name in the same folder, synced and renamed. Records are parquet, JSON or
-safetensors; nothing is pickled. A file whose content does not match its digest is named, never read.
+Every file is written atomically (`durable`). Records are parquet, JSON or safetensors; nothing is pickled.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-import safetensors.numpy
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
+from hf_datadiet.durable import (
+    file_digest,
+    read_json,
+    read_parquet,
+    read_safetensors,
+    sync,
+    write_json,
+    write_parquet,
+    write_safetensors,
+    write_text,
+)
 from hf_datadiet.errors import RecipeError, StaleRecordError
-from hf_datadiet.records import ArmResult, EvaluationTable, Plan, Provenance, Report, RunResult, ScoreColumn, ScoreTable, Selection, Source, digest_of
+from hf_datadiet.records import ArmResult, EvaluationTable, Plan, Provenance, Report, RunResult, ScoreColumn, ScoreTable, Selection, Source
 
 FORMAT = 1
-META = b"hf_datadiet"
 SE = "_se"
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; renamed over it, synced, when the block ends well, and removed when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
-    try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, UTF-8."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically. NaN and infinity are not JSON and raise ValueError."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, default=_plain) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON; a missing or broken file is a `StaleRecordError` that names it."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise StaleRecordError(f"{path} is missing or damaged; delete it and run the step that writes it again") from None
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} is not JSON")
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-
-
-# Parquet and safetensors files carry their own metadata, with a digest of the content.
-
-
-def write_parquet(path: Path, columns: Mapping[str, pa.Array | NDArray[Any]], meta: Mapping[str, Any]) -> None:
-    """Write columns and a JSON-able `meta` as one parquet file whose metadata holds the digest of both."""
-    table = pa.table({name: column if isinstance(column, pa.Array) else pa.array(column) for name, column in columns.items()})
-    text = json.dumps(meta, default=_plain)
-    digest = _table_digest(table, text)
-    table = table.replace_schema_metadata({META: text, META + b"_digest": digest})
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary)
-
-
-def read_parquet(path: Path) -> tuple[pa.Table, dict[str, Any]]:
-    """The table and the meta of `write_parquet`; raises `StaleRecordError` if missing, damaged or changed."""
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException):
-        raise StaleRecordError(f"{path} is missing or damaged; delete it and run the step that writes it again") from None
-    metadata = table.schema.metadata or {}
-    text = metadata.get(META, b"").decode()
-    if metadata.get(META + b"_digest", b"").decode() != _table_digest(table, text):
-        raise StaleRecordError(f"{path} was changed after it was written; delete it and run the step that writes it again")
-    return table, json.loads(text)
-
-
-def _table_digest(table: pa.Table, text: str) -> str:
-    parts: list[Any] = [text]
-    for name in table.column_names:
-        column = table[name].combine_chunks()
-        parts += [name, np.asarray(column.is_null())]
-        if pa.types.is_dictionary(column.type) or pa.types.is_string(column.type):
-            parts.append("\x1f".join(str(value) for value in column.to_pylist()))
-        else:
-            parts.append(np.asarray(column.drop_null()))
-    return digest_of(parts)
-
-
-def _write_safetensors(path: Path, arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> None:
-    arrays = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
-    text = json.dumps(meta, default=_plain)
-    digest = digest_of([text, *(part for name, array in arrays.items() for part in (name, array))])
-    with replacing(path) as temporary:
-        safetensors.numpy.save_file(dict(arrays), temporary, metadata={"meta": text, "digest": digest})
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
-    except (OSError, SafetensorError):
-        raise StaleRecordError(f"{path} is missing or damaged; delete it and run again: it is computed anew") from None
-    if metadata.get("digest") != digest_of([metadata.get("meta", ""), *(part for name, array in arrays.items() for part in (name, array))]):
-        raise StaleRecordError(f"{path} was changed after it was written; delete it and run again: it is computed anew")
-    return arrays, json.loads(metadata["meta"])
 
 
 def _provenance(values: Mapping[str, Any]) -> Provenance:
@@ -181,7 +71,9 @@ class RunFolder:
             found = read_json(marker)
             differences = _differences(found, wanted)
             if differences:
-                raise StaleRecordError(f"{self.path} holds another run ({'; '.join(differences)}); choose another --out or delete the folder")
+                raise StaleRecordError(
+                    f"{self.path} holds another run ({'; '.join(differences)}); choose another --out or delete the folder"
+                )
         elif self.path.exists() and any(entry.name != "cache" for entry in self.path.iterdir()):
             raise StaleRecordError(f"{self.path} is not empty and holds no run; choose another --out")
         else:
@@ -239,17 +131,17 @@ class RunFolder:
                 "seconds": result.seconds,
                 "provenance": dataclasses.asdict(result.provenance),
             }
-            _write_safetensors(temporary / "result.safetensors", arrays, meta)
+            write_safetensors(temporary / "result.safetensors", arrays, meta)
             for epoch, weights in result.weights.items():
-                _write_safetensors(temporary / f"weights-e{epoch}.safetensors", weights, {"seed": result.seed, "epoch": epoch})
-            digests = {path.name: _file_digest(path) for path in sorted(temporary.iterdir())}
+                write_safetensors(temporary / f"weights-e{epoch}.safetensors", weights, {"seed": result.seed, "epoch": epoch})
+            digests = {path.name: file_digest(path) for path in sorted(temporary.iterdir())}
             write_json(temporary / "done.json", {"format": FORMAT, "files": digests})
             try:
-                os.rename(temporary, target)
+                temporary.rename(target)
             except OSError:
                 if not self.has_seed(result.seed):
                     raise
-            _sync(target.parent)
+            sync(target.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -258,12 +150,12 @@ class RunFolder:
         folder = self.seed_path(seed)
         for name, digest in read_json(folder / "done.json")["files"].items():
             path = folder / name
-            if not path.exists() or _file_digest(path) != digest:
+            if not path.exists() or file_digest(path) != digest:
                 raise StaleRecordError(f"{path} is missing or damaged; delete {folder} and score again: only that seed is computed anew")
-        arrays, meta = _read_safetensors(folder / "result.safetensors")
+        arrays, meta = read_safetensors(folder / "result.safetensors")
         weights: dict[int, Mapping[str, NDArray[Any]]] = {}
         for path in sorted(folder.glob("weights-e*.safetensors")) if with_weights else ():
-            values, about = _read_safetensors(path)
+            values, about = read_safetensors(path)
             weights[about["epoch"]] = values
         return RunResult(
             seed=meta["seed"],
@@ -322,7 +214,7 @@ class RunFolder:
         for score in dict.fromkeys(column.score for column in known.values()):
             at = {column.epoch: column.per_seed for column in known.values() if column.score == score}
             absent = np.full(ids.size, np.nan, np.float32)
-            parts = [at[epoch][row][labelled] if at.get(epoch) is not None else absent for row, _, epoch in blocks]
+            parts = [absent if (found := at.get(epoch)) is None else found[row][labelled] for row, _, epoch in blocks]
             columns[score] = _nullable(np.concatenate(parts)) if parts else pa.array([], pa.float32())
         write_parquet(self.path / "seeds.parquet", columns, {"format": FORMAT})
 
@@ -369,7 +261,9 @@ class RunFolder:
 
     def save_label_noise(self, ids: NDArray[np.int64], before: NDArray[np.int32], after: NDArray[np.int32]) -> None:
         """Record which labels `source.label_noise` changed, from what to what."""
-        write_parquet(self.path / "label_noise.parquet", {"example_id": ids, "label_before": before, "label_after": after}, {"format": FORMAT})
+        write_parquet(
+            self.path / "label_noise.parquet", {"example_id": ids, "label_before": before, "label_after": after}, {"format": FORMAT}
+        )
 
     # Selections
 
@@ -391,7 +285,9 @@ class RunFolder:
         """Read one selection by name."""
         path = self.selection_path(name) / "selection.parquet"
         if not path.exists():
-            raise RecipeError(f"{self.path} has no selection {name!r}; it has: {', '.join(self.selections()) or 'none, run hf-datadiet prune'}")
+            raise RecipeError(
+                f"{self.path} has no selection {name!r}; it has: {', '.join(self.selections()) or 'none, run hf-datadiet prune'}"
+            )
         table, meta = read_parquet(path)
         ids, kept = np.asarray(table["example_id"], dtype=np.int64), np.asarray(table["kept"])
         reasons = tuple(reason for reason, keep in zip(table["reason"].to_pylist(), kept, strict=True) if not keep)
@@ -412,14 +308,14 @@ class RunFolder:
         """Write one finished training of an evaluation."""
         meta = {key: value for key, value in vars(result).items() if key not in ("predicted", "p_label")}
         arrays = {"predicted": result.predicted, "p_label": result.p_label, "test_id": test_id}
-        _write_safetensors(self._arm_file(evaluation, result.arm, result.seed), arrays, meta)
+        write_safetensors(self._arm_file(evaluation, result.arm, result.seed), arrays, meta)
 
     def load_arm(self, evaluation: str, arm: str, seed: int) -> ArmResult | None:
         """One finished training, or None if it has not been done."""
         path = self._arm_file(evaluation, arm, seed)
         if not path.exists():
             return None
-        arrays, meta = _read_safetensors(path)
+        arrays, meta = read_safetensors(path)
         return ArmResult(**meta, predicted=arrays["predicted"], p_label=arrays["p_label"])
 
     def _arm_file(self, evaluation: str, arm: str, seed: int) -> Path:
@@ -492,5 +388,9 @@ def _floats(column: pa.ChunkedArray) -> NDArray[np.float32]:
 def _differences(found: Any, wanted: Any, at: str = "") -> list[str]:
     """Lines such as "score.epochs: 6 there, 10 asked", for nested plain values."""
     if isinstance(found, dict) and isinstance(wanted, dict):
-        return [line for key in sorted({*found, *wanted}) for line in _differences(found.get(key), wanted.get(key), f"{at}.{key}" if at else key)]
+        return [
+            line
+            for key in sorted({*found, *wanted})
+            for line in _differences(found.get(key), wanted.get(key), f"{at}.{key}" if at else key)
+        ]
     return [] if found == wanted else [f"{at}: {found} there, {wanted} asked"]

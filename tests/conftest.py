@@ -1,4 +1,4 @@
-"""Tests run offline, without a token, on two CPU threads, with every cache in a folder that is removed afterwards.
+"""Tests run offline, without a token, on one CPU thread, with every cache in a folder that is removed afterwards.
 
 The environment is set here, before any test imports a library: most of these variables are read at import.
 Processes that a test starts inherit it.
@@ -45,10 +45,11 @@ os.environ |= {
     "TORCH_HOME": str(CACHE / "torch"),
     "TOKENIZERS_PARALLELISM": "false",
     "CUDA_VISIBLE_DEVICES": "",
-    "OMP_NUM_THREADS": "2",
-    "MKL_NUM_THREADS": "2",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
 }
 
+# One thread: the models here are too small for two to help, and threads that wait for a busy core spin.
 # The first example of a property may pay for an import or a compilation.
 hypothesis.settings.register_profile("hf_datadiet", deadline=None)
 hypothesis.settings.load_profile("hf_datadiet")

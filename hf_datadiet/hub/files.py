@@ -6,7 +6,7 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,7 +27,7 @@ def write_splits(splits: Mapping[str, Dataset], folder: Path, form: Form) -> Non
     temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         if form == "disk":
-            DatasetDict(dict(splits)).save_to_disk(str(temporary))
+            DatasetDict({**splits}).save_to_disk(str(temporary))
         else:
             temporary.mkdir()
             for name, split in splits.items():
@@ -42,6 +42,7 @@ def _write_parquet(dataset: Dataset, path: Path) -> None:
     # `Dataset.to_parquet` keeps images that lie in files as paths; embedding them batch by batch keeps memory flat.
     schema = dataset.features.arrow_schema
     with pq.ParquetWriter(path, schema) as writer:
-        for batch in dataset.with_format("arrow").iter(BATCH):
-            assert isinstance(batch, pa.Table)
+        arrow = dataset.with_format("arrow")
+        for start in range(0, len(dataset), BATCH):
+            batch = cast(pa.Table, arrow[start : start + BATCH])
             writer.write_table(embed_table_storage(batch).cast(schema), row_group_size=BATCH)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image
@@ -14,7 +15,8 @@ def digits() -> dict[str, Dataset]:
 
     The ink values 0..16 are scaled to 0..255.
     """
-    bunch = load_digits()
+    # The stubs know only the form that returns a tuple.
+    bunch: Any = load_digits()
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     features = Features({"image": Image(), "label": ClassLabel(names=[str(name) for name in bunch.target_names])})
     columns = {"image": list(pixels), "label": bunch.target.tolist()}

@@ -71,7 +71,7 @@ def pin(spec: SourceSpec, find_columns: FindColumns, given_splits: Mapping[str, 
     columns = find_columns(whole.features, spec.columns)
     given, classes = _labels(whole, columns["label"])
     if (given != UNLABELLED).sum() == 0 or len(classes) < 2:
-        raise SourceError(f"column {columns['label']!r} has labels of fewer than two classes; name another with source.columns.label")
+        raise SourceError(f"column {columns['label']!r} has labels of fewer than two classes; name another: source.columns.label=NAME")
     record = Source(
         name=f"sample:{spec.sample}" if spec.sample else Path(spec.path).name if spec.path else "in-memory",
         config=None,
@@ -116,10 +116,11 @@ def _open(spec: SourceSpec) -> dict[str, Dataset]:
 def _read(path: Path) -> dict[str, Dataset]:
     if path.is_dir() and any((path / marker).exists() for marker in ("state.json", "dataset_dict.json")):
         loaded = load_from_disk(str(path))
-        return dict(loaded) if isinstance(loaded, DatasetDict) else {"train": loaded}
-    if path.is_file():
-        return dict(load_dataset("parquet", data_files={"train": str(path)}))
-    return dict(load_dataset(str(path)))
+    elif path.is_file():
+        loaded = load_dataset("parquet", data_files={"train": str(path)})
+    else:
+        loaded = load_dataset(str(path))
+    return {str(name): split for name, split in loaded.items()} if isinstance(loaded, DatasetDict) else {"train": loaded}
 
 
 def content_digest(dataset: Dataset, columns: Mapping[str, str]) -> str:
@@ -161,7 +162,8 @@ def _labels(dataset: Dataset, column: str) -> tuple[NDArray[np.int32], tuple[str
     else:
         raise SourceError(f"label column {column!r} holds {feature}; encode it first: dataset.class_encode_column({column!r})")
     if label.size and (int(label.min()) < UNLABELLED or int(label.max()) >= len(classes)):
-        raise SourceError(f"label column {column!r} holds {int(label.min())}..{int(label.max())} for {len(classes)} classes; use 0..{len(classes) - 1}, and null or -1 for none")
+        found, allowed = f"{int(label.min())}..{int(label.max())}", f"0..{len(classes) - 1}"
+        raise SourceError(f"label column {column!r} holds {found} where {allowed} are classes; use these, and null or -1 for no label")
     return label, classes
 
 
@@ -176,10 +178,11 @@ def _held_out(
         k = max(1, round(spec.test.fraction * labelled.size))
         ids = np.sort(labelled[stratified_draw(label[labelled], k, np.random.default_rng(spec.test.seed))])
         return splits[spec.split], ids, label[ids]
-    name = spec.test.split
+    name = str(spec.test.split)
     if name not in splits or name == spec.split:
         others = [split for split in splits if split != spec.split]
-        raise SourceError(f"source.test.split {name!r} is no other split; there are: {', '.join(others) or 'none, use source.test.fraction'}")
+        there = ", ".join(others) or "none, use source.test.fraction=0.2"
+        raise SourceError(f"source.test.split {name!r} is no other split; there are: {there}")
     test = splits[name]
     missing = [column for column in columns.values() if column not in test.column_names]
     if missing:

@@ -115,7 +115,8 @@ class ImageTask:
         try:
             net = timm.create_model(name, num_classes=n_classes, in_chans=3, **arguments)
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-            raise RecipeError(f"task.model {model} cannot be built for {size[1]} x {size[0]} images: {str(error).splitlines()[0]}") from error
+            reason = str(error).splitlines()[0]
+            raise RecipeError(f"task.model {model} cannot be built for {size[1]} x {size[0]} images: {reason}") from error
         if self.stem == "3x3" or (self.stem == "auto" and max(size) <= SMALL and _has_strided_stem(net)):
             _keep_resolution(net, model)
         return net
@@ -212,8 +213,9 @@ def _keep_resolution(net: nn.Module, model: str) -> None:
     if not _has_strided_stem(net):
         raise RecipeError(f"task.stem=3x3 is for ResNets; {model} has no stem of that kind, use stem=original")
     first = net.conv1
-    if isinstance(first, nn.Sequential) and isinstance(first[0], nn.Conv2d):
-        first[0].stride = (1, 1)
+    if isinstance(first, nn.Sequential):
+        strided: Any = first[0]
+        strided.stride = (1, 1)
     elif isinstance(first, nn.Conv2d):
         stem = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=first.bias is not None)
         # The initialisation of timm's ResNets.

@@ -64,9 +64,7 @@ def forecast(session: Session, *, arms: Mapping[str, int]) -> Forecast:
     n, n_test = len(session.labelled), session.pinned.test_id.size
     training = recipe.task.training
     steps = {arm: steps_of(rows if recipe.evaluate.match == "epochs" else n, training) for arm, rows in arms.items()}
-    shown = sum(
-        training.epochs * (rows if recipe.evaluate.match == "epochs" else n) for rows in arms.values()
-    ) * recipe.evaluate.seeds
+    shown = sum(training.epochs * (rows if recipe.evaluate.match == "epochs" else n) for rows in arms.values()) * recipe.evaluate.seeds
     score_seconds = n * (
         cost.decode_seconds_per_row
         + recipe.score.seeds * (recipe.score_epochs * cost.train_seconds_per_row + len(recipe.moments) * cost.observe_seconds_per_row)

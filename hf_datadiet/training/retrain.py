@@ -41,7 +41,8 @@ def retrain(
     with untouched_generators(session.device):
         streams = streams_for(f"evaluate/{arm}", seed)
         model = session.new_model(feed, streams.init)
-        curve = train(model, feed, torch.from_numpy(rows), session.recipe.task.training, streams, steps=steps, schedule_steps=steps, on_epoch=on_epoch)
+        training, chosen = session.recipe.task.training, torch.from_numpy(rows)
+        curve = train(model, feed, chosen, training, streams, steps=steps, schedule_steps=steps, on_epoch=on_epoch)
         seen = observe(model, test, {}, seed, plan)
     labels = test.labels.cpu()
     p_label = seen.logits.softmax(1).gather(1, labels[:, None])[:, 0]

@@ -68,7 +68,9 @@ class _SeedRun:
             on_epoch=epoch_done,
         )
         seconds = time.perf_counter() - start
-        accumulated = {column: values for name, scorer in self.session.accumulators.items() for column, values in scorer.finish(self.states[name]).items()}
+        accumulated: dict[str, torch.Tensor] = {}
+        for name, scorer in self.session.accumulators.items():
+            accumulated |= scorer.finish(self.states[name])
         return RunResult(
             seed=self.seed,
             example_id=self.feed.example_id,
