@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
 
 from hf_datadiet.errors import DataDietError, RecipeError
 from hf_datadiet.recipe import PruneSpec, Recipe, load_recipe, recipe_from, recipes_folder
@@ -130,7 +129,7 @@ def prune(
 
     asked = {
         "name": name,
-        "keep": yaml.safe_load(keep),
+        "keep": parse_overrides([f"keep={keep}"])["keep"],
         "score": score_column,
         "strategy": strategy,
         "quotas": quotas,
@@ -142,7 +141,7 @@ def prune(
     selection = prune_run(kept, spec, command=_command(), allow_plugins=allow_plugins)
     click.echo(f"{selection.kept.size} rows kept, {selection.dropped.size} dropped: {kept.selection_path(name) / 'selection.parquet'}")
     if write:
-        written = write_pruned(kept, _recipe_of(kept), selection, form=write, prefix=prefix)
+        written = write_pruned(kept, _recipe_of(kept), selection, form=write, prefix=prefix, allow_plugins=allow_plugins)
         click.echo(f"pruned dataset: {written}")
     click.echo(f"next: hf-datadiet evaluate {folder}")
 
@@ -157,7 +156,7 @@ def evaluate(folder: Path, overrides: tuple[str, ...], allow_plugins: bool) -> N
 
     kept = RunFolder(folder)
     kept.require()
-    recipe = replace(_recipe_of(kept, overrides), prune=())
+    recipe = _recipe_of(kept, overrides)
     evaluate_run(recipe, kept, command=_command(), allow_plugins=allow_plugins)
     _finish(kept, _write_report(recipe, kept))
 
@@ -219,8 +218,15 @@ def _recipe_of(folder: RunFolder, overrides: Sequence[str] = ()) -> Recipe:
 
 def _command() -> str:
     """The command as typed, without the path of the program; absolute paths of arguments are reduced to their names."""
-    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
-    return " ".join(["hf-datadiet", *words])
+    return " ".join(["hf-datadiet", *(_without_folders(word) for word in sys.argv[1:])])
+
+
+def _without_folders(word: str) -> str:
+    key, equals, value = word.partition("=")
+    if Path(word).is_absolute() or Path(value).is_absolute():
+        return Path(word).name if Path(word).is_absolute() else key + equals + Path(value).name
+    # Inside a YAML value: source={path: /a/b}.
+    return re.sub(r"(?<=[\s\[{:,'\"=])/(?:[^\s/,}\]'\"]+/)*", "", word)
 
 
 def _write_report(recipe: Recipe, folder: RunFolder) -> Report:

@@ -61,6 +61,25 @@ def read_json(path: Path) -> Any:
         raise StaleRecordError(f"{path} is missing or damaged; delete it and run the step that writes it again") from None
 
 
+def write_record(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object that knows its own digest."""
+    plain = json.loads(json.dumps(value, allow_nan=False, default=_plain))
+    write_json(path, {**plain, "record_digest": _json_digest(plain)})
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The object of `write_record` without its digest; raises `StaleRecordError` if missing, damaged or changed."""
+    value = read_json(path)
+    digest = value.pop("record_digest", None) if isinstance(value, dict) else None
+    if digest is None or digest != _json_digest(value):
+        raise StaleRecordError(f"{path} was changed after it was written; delete it and run the step that writes it again")
+    return value
+
+
+def _json_digest(value: Any) -> str:
+    return digest_of([json.dumps(value, sort_keys=True)])
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
@@ -98,11 +117,12 @@ def read_parquet(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     """The table and the meta of `write_parquet`; raises `StaleRecordError` if missing, damaged or changed."""
     try:
         table = pq.read_table(path)
-    except (OSError, pa.ArrowException):
+        metadata = table.schema.metadata or {}
+        text = metadata.get(META, b"").decode()
+        digest = _table_digest(table, text)
+    except (OSError, pa.ArrowException, UnicodeDecodeError):
         raise StaleRecordError(f"{path} is missing or damaged; delete it and run the step that writes it again") from None
-    metadata = table.schema.metadata or {}
-    text = metadata.get(META, b"").decode()
-    if metadata.get(META + b"_digest", b"").decode() != _table_digest(table, text):
+    if metadata.get(META + b"_digest") != digest.encode():
         raise StaleRecordError(f"{path} was changed after it was written; delete it and run the step that writes it again")
     return table, json.loads(text)
 
@@ -121,7 +141,8 @@ def _table_digest(table: pa.Table, text: str) -> str:
 
 def write_safetensors(path: Path, arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> None:
     """Write arrays and a JSON-able `meta` as one safetensors file whose metadata holds the digest of both."""
-    arrays = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
+    # Not ascontiguousarray: that makes a row of one out of a single number.
+    arrays = {name: np.asarray(array, order="C") for name, array in sorted(arrays.items())}
     text = json.dumps(meta, default=_plain)
     digest = digest_of([text, *(part for name, array in arrays.items() for part in (name, array))])
     with replacing(path) as temporary:

@@ -6,7 +6,13 @@ and the remedy, and the command line prints that line and exits with 2. Any othe
 
 
 class DataDietError(Exception):
-    """A fault that the user can mend; the message is one line: what is wrong, and what to do."""
+    """A fault that the user can mend; the message is one line: what is wrong, and what to do.
+
+    It stays one line whatever names of keys, classes or files it quotes.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(" ".join(message.splitlines()))
 
 
 class RecipeError(DataDietError):

@@ -77,12 +77,12 @@ def evaluate_run(
     progress: bool = True,
     allow_plugins: bool = False,
 ) -> EvaluationTable:
-    """Judge the folder's selections that the recipe names (all of the folder's if it names none), and write the table.
+    """Judge all selections of the folder, and write the table.
 
     Finished trainings are not repeated. `StaleRecordError` for a selection made from other data.
     """
     session = open_session(recipe, folder, command=command, dataset=dataset, allow_plugins=allow_plugins)
-    names = [spec.name for spec in recipe.prune] or folder.selections()
+    names = folder.selections()
     if not names:
         raise RecipeError(f"{folder.path} has no selection to evaluate; run hf-datadiet prune first")
     return judge(session, [folder.load_selection(name) for name in names], progress=progress)

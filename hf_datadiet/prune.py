@@ -325,14 +325,17 @@ def prune_run(folder: RunFolder, spec: PruneSpec, *, command: str, allow_plugins
     if spec.name in folder.selections():
         if folder.load_selection(spec.name).digest != selection.digest:
             raise StaleRecordError(
-                f"{folder.path} has another selection named {spec.name!r}; choose another name, or delete {folder.selection_path(spec.name)}"
+                f"{folder.path} has another selection named {spec.name!r}; choose another name, or delete "
+                f"{folder.selection_path(spec.name)}"
             )
     else:
         folder.save_selection(selection)
     return selection
 
 
-def write_pruned(folder: RunFolder, recipe: Recipe, selection: Selection, *, form: Form, prefix: str = "") -> Path:
+def write_pruned(
+    folder: RunFolder, recipe: Recipe, selection: Selection, *, form: Form, prefix: str = "", allow_plugins: bool = False
+) -> Path:
     """Write the dataset that a selection keeps below the selection's folder and return the path of what was written.
 
     Split by split: the kept rows, with their `example_id` and score columns, and the held-out rows whole, with null
@@ -349,12 +352,13 @@ def write_pruned(folder: RunFolder, recipe: Recipe, selection: Selection, *, for
         raise RecipeError(
             "this run has label noise, so its labels are not the source's; write a dataset from a run without source.label_noise"
         )
-    pinned = open_session(recipe, folder, command=selection.provenance.command, claim=False).pinned
+    session = open_session(recipe, folder, command=selection.provenance.command, claim=False, allow_plugins=allow_plugins)
+    pinned = session.pinned
     numbered = Dataset.from_dict({"example_id": np.arange(pinned.record.n_rows)}, features=Features({"example_id": Value("int64")}))
     scored = with_scores(concatenate_datasets([pinned.dataset, numbered], axis=1), folder.load_scores(), prefix)
     splits = {pinned.record.split: scored.select(selection.kept)}
     if pinned.test is pinned.dataset:
-        splits["test"] = scored.select(pinned.test_id)
+        splits["test" if pinned.record.split != "test" else "held_out"] = scored.select(pinned.test_id)
     elif pinned.test is not None and recipe.source.test is not None:
         missing = {name: scored.features[name] for name in scored.column_names if name not in pinned.test.column_names}
         nulls = Dataset.from_dict({name: [None] * len(pinned.test) for name in missing}, features=Features(missing))

@@ -11,18 +11,23 @@ import dataclasses
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from hf_datadiet.errors import RecipeError
 
 T = TypeVar("T")
+DEEPEST = 20
+"""Levels of nesting in a recipe; more of them are a loop of YAML aliases."""
+
 STRICT_KEYS = ConfigDict(extra="forbid")
 
 Positive = Annotated[int, Field(ge=1)]
@@ -166,12 +171,23 @@ class ScoreSpec:
         return self
 
 
+def _a_budget(value: Any) -> Any:
+    # YAML reads 5e-1 as text; `yes` and `true` would pass for the number 1.
+    number = isinstance(value, int | float) or (isinstance(value, str) and re.fullmatch(r"[-+.\deE]*\d[-+.\deE]*", value))
+    if isinstance(value, bool) or not (number or isinstance(value, Mapping)):
+        raise ValueError(f"{value!r} is no budget; give a fraction such as 0.5, a count such as 5000, or a threshold")
+    return value
+
+
+Keep = Annotated[int | float | Mapping[str, Any], BeforeValidator(_a_budget)]
+
+
 @dataclass(frozen=True, config=STRICT_KEYS)
 class PruneSpec:
     """One named selection. `parameters` are the strategy's own keys (window: skip)."""
 
     name: Name
-    keep: int | float | Mapping[str, Any]
+    keep: Keep
     score: str | None = None
     strategy: str | None = None
     quotas: Literal["none", "proportional", "equal"] = "none"
@@ -299,7 +315,30 @@ def recipe_from(values: Mapping[str, Any]) -> Recipe:
         plain["task"] = _gather(TaskSpec, plain["task"], "options")
     if isinstance(plain.get("prune"), Sequence) and not isinstance(plain["prune"], str):
         plain["prune"] = [_gather(PruneSpec, spec, "parameters") if isinstance(spec, Mapping) else spec for spec in plain["prune"]]
+    odd = list(_not_plain(values))
+    if odd:
+        raise RecipeError("; ".join(odd))
     return build(Recipe, plain, "")
+
+
+def _not_plain(value: Any, at: str = "", depth: int = 0) -> Iterator[str]:
+    """Faults of values that would not come back from YAML and JSON as they are: dates, bytes, sets, infinities, loops."""
+    if depth > DEEPEST:
+        yield f"{at[:40]}...: nested too deeply"
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            here = f"{at}.{key}" if at else str(key)
+            if isinstance(key, str):
+                yield from _not_plain(inner, here, depth + 1)
+            else:
+                yield f"{here}: keys should be strings, not {key!r}"
+    elif isinstance(value, list | tuple):
+        for position, inner in enumerate(value):
+            yield from _not_plain(inner, f"{at}.{position}", depth + 1)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{at}: should be a finite number, not {value}"
+    elif value is not None and not isinstance(value, str | int | float):
+        yield f"{at}: should be text, a number, a list or a mapping, not {value!r} ({type(value).__name__}); quote it"
 
 
 def _gather(cls: Any, values: Mapping[str, Any], rest: str) -> dict[str, Any]:
@@ -312,11 +351,12 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe file and apply overrides such as `score.epochs=10` (the value is read as YAML)."""
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RecipeError(f"cannot read recipe {path}: {error.strerror}; give the path of a YAML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise RecipeError(f"cannot read recipe {path}: {reason}; give the path of a YAML file") from None
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2001-99-99 is a ValueError
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
         raise RecipeError(f"recipe {path} is not valid YAML{place}: {getattr(error, 'problem', None) or 'cannot be parsed'}") from None
@@ -334,7 +374,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
             raise RecipeError(f"{override!r} is no override; write key.sub=value, for example score.epochs=10")
         try:
             parsed[key] = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):
             raise RecipeError(f"override {key}: {text!r} is not valid YAML; quote it") from None
     return parsed
 

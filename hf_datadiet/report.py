@@ -18,7 +18,7 @@ from hf_datadiet import stats
 from hf_datadiet.records import UNLABELLED, EvaluationTable, Report, ScoreColumn, ScoreTable, Selection
 
 LOW_RELIABILITY = 0.8
-"""Below this a ranking is called unreliable: about what 4 to 5 seeds of EL2N reach on CIFAR-10 after two epochs (arXiv 2303.14753, its data)."""
+"""Below this a ranking is called unreliable: what 4 seeds of EL2N reach on CIFAR-10 after two epochs (data of arXiv 2303.14753)."""
 
 HARD_BUDGET = 0.3
 """At or below this share, keeping the hardest is known to lose to a random choice (Ayed and Hayou, arXiv 2302.06960)."""
@@ -86,7 +86,7 @@ def _score(name: str, column: ScoreColumn, labelled: NDArray[np.bool_], n_seeds:
 
 def _correlations(table: ScoreTable, labelled: NDArray[np.bool_], selections: Sequence[Selection]) -> Iterable[dict[str, Any]]:
     """Every pair of columns: rank correlation, and how much of the hardest K they share for the first selection's K."""
-    k = selections[0].kept.size if selections else round(labelled.sum() / 2)
+    k = selections[0].kept.size if selections else max(1, round(labelled.sum() / 2))
     hardness = {
         name: (-1 if column.higher_is == "easier" else 1) * column.mean[labelled].astype(np.float64)
         for name, column in table.columns.items()
@@ -151,6 +151,8 @@ def _evaluation(table: EvaluationTable, classes: Sequence[str]) -> dict[str, Any
         "margin": table.margin,
         "n_seeds": table.n_seeds,
         "n_test": int(table.test_id.size),
+        "confidence": 95,
+        "power": 80,
         "arms": arms,
         "differences": list(_differences(table, arms, points, correct)),
         "per_class": list(_class_accuracy(table, correct, classes)),
@@ -235,7 +237,8 @@ def _warnings(scores: Sequence[Mapping[str, Any]], selections: Sequence[Mapping[
             text = f"{name} goes by GraNd at initialisation, which did not reproduce as a way to prune (arXiv 2303.14753)"
             yield {"kind": "grand at initialisation", "selection": name, "value": score["epoch"], "text": text}
         if score is not None and score["reliability"] is not None and score["reliability"] < LOW_RELIABILITY:
-            text = f"{name} goes by {score['column']}, whose ranking is unreliable: {score['reliability']:.2f} (1 is perfect); add seeds or epochs"
+            measured = f"{score['reliability']:.2f} (1 is perfect)"
+            text = f"{name} goes by {score['column']}, whose ranking is unreliable: {measured}; add seeds or epochs"
             yield {"kind": "low reliability", "selection": name, "value": score["reliability"], "text": text}
         if selection["strategy"] == "hardest" and selection["share"] <= HARD_BUDGET:
             text = f"{name} keeps the hardest {100 * selection['share']:.0f} %: at small budgets that is known to lose to a random choice"
@@ -322,7 +325,7 @@ def _score_table(report: Report) -> str:
 def _selection_section(selection: Mapping[str, Any], report: Report) -> str:
     by = f" by `{selection['score']}`" if selection["score"] else ""
     rows = [[entry["class"], str(entry["rows"]), str(entry["kept"]), _percent(entry["rate"])] for entry in selection["per_class"]]
-    reasons = "\n".join(f"- {count} rows: {reason}" for reason, count in selection["reasons"].items())
+    reasons = "\n".join(f"- {count} rows: {' '.join(reason.splitlines())}" for reason, count in selection["reasons"].items())
     head = (
         f"{selection['n_kept']} rows kept ({_percent(selection['share'])}), {selection['n_dropped']} dropped: {selection['strategy']}{by}."
     )
@@ -336,9 +339,9 @@ def _evaluation_section(evaluation: Mapping[str, Any]) -> str:
         f"{matched[evaluation['match']]}; {evaluation['n_test']} held-out rows, model after the last epoch."
     )
     note = (
-        "Intervals: 95 %, t over seeds (for differences with the residual pooled over the arms, or Welch's where spreads differ), conditional "
-        "on this selection. Test s.e.: what another test set of this size would add. Detectable: the smallest true difference that so many "
-        "seeds find in 80 % of cases. A difference whose interval contains 0 is no proof of equality."
+        f"Intervals: {evaluation['confidence']} %, t over seeds (for differences with the residual pooled over the arms, or Welch's where "
+        "spreads differ), conditional on this selection. Test s.e.: what another test set of this size would add. Detectable: the smallest true difference that so many "
+        f"seeds find in {evaluation['power']} % of cases. A difference whose interval contains zero is no proof of equality."
     )
     arms = list(evaluation["arms"])
     rows = [
@@ -363,7 +366,7 @@ def _accuracy_table(evaluation: Mapping[str, Any]) -> str:
         ]
         for arm in evaluation["arms"]
     ]
-    return _table(["trained on", "rows", "steps", "accuracy, %", "95 % interval", "n", "seconds"], rows)
+    return _table(["trained on", "rows", "steps", "accuracy, %", f"{evaluation['confidence']} % interval", "n", "seconds"], rows)
 
 
 def _difference_table(evaluation: Mapping[str, Any]) -> str:
@@ -378,7 +381,7 @@ def _difference_table(evaluation: Mapping[str, Any]) -> str:
         ]
         for row in evaluation["differences"]
     ]
-    return _table(["difference", "points", "95 % interval", "test s.e.", "detectable", "n"], rows)
+    return _table(["difference", "points", f"{evaluation['confidence']} % interval", "test s.e.", "detectable", "n"], rows)
 
 
 def _cost_section(report: Report) -> str:
@@ -432,7 +435,7 @@ def _is_numeric(cell: str) -> bool:
 
 
 def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return " ".join(text.splitlines()).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -11,8 +11,9 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from hf_datadiet.errors import CoverageError
 from hf_datadiet.hub.columns import with_scores
-from hf_datadiet.recipe import Recipe, recipe_from, with_overrides
+from hf_datadiet.recipe import Recipe, recipe_from, to_yaml, with_overrides
 from hf_datadiet.records import RunResult, ScoreColumn, ScoreTable
 from hf_datadiet.scorers.base import BatchScore, Column
 from hf_datadiet.stats import reliability, seed_mean_se
@@ -39,7 +40,8 @@ def score_dataset(
 
     `dataset`: a datasets.Dataset with an image column and a label column (found from the features, or named by
     `columns`, for example {"label": "coarse_label"}). `model`: "timm:NAME", randomly initialised. `scores`: names from
-    `hf_datadiet/scorers`, or with `allow_plugins` your own as "package.module:NAME". `out`: a run folder, which an interrupted call resumes seed by seed; None keeps nothing.
+    `hf_datadiet/scorers`, or with `allow_plugins` your own as "package.module:NAME".
+    `out`: a run folder, in which an interrupted call goes on seed by seed; None keeps nothing.
     `options`: any other recipe key, dotted: {"task.training.batch_size": 64, "task.crop": 4, "score.observe_at": [0]}.
 
     Returns a `ScoreTable` of all N rows in order, null where a row has no label. Raises `DataDietError` for anything
@@ -67,6 +69,7 @@ def score_run(
 ) -> ScoreTable:
     """Train and observe the seeds that the folder does not hold yet, then write and return the table of all of them."""
     session = open_session(recipe, folder, command=command, dataset=dataset, allow_plugins=allow_plugins)
+    folder.save_recipe(to_yaml(recipe))
     seeds = range(recipe.score.seeds)
     missing = [seed for seed in seeds if not folder.has_seed(seed)]
     if missing:
@@ -94,6 +97,9 @@ def _train_seeds(session: Session, seeds: Sequence[int], progress: Progress) -> 
 def score_table(session: Session, results: Sequence[RunResult]) -> ScoreTable:
     """Mean, standard error, per-seed values and reliability of every score at every moment; N rows, null without label."""
     recipe, pinned = session.recipe, session.pinned
+    for result in results:
+        if not np.array_equal(result.example_id, session.labelled):
+            raise CoverageError(f"seed {result.seed} observed other rows than this run has; choose another --out")
     labelled_at = np.searchsorted(pinned.scored, session.labelled)
     columns: dict[str, ScoreColumn] = {}
 

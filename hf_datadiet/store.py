@@ -18,6 +18,7 @@ import dataclasses
 import shutil
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,13 @@ from numpy.typing import NDArray
 
 from hf_datadiet.durable import (
     file_digest,
-    read_json,
     read_parquet,
+    read_record,
     read_safetensors,
     sync,
     write_json,
     write_parquet,
+    write_record,
     write_safetensors,
     write_text,
 )
@@ -68,17 +70,23 @@ class RunFolder:
         wanted = {"format": FORMAT, "source_digest": source.digest, **identity}
         marker = self.path / "run.json"
         if marker.exists():
-            found = read_json(marker)
+            found = read_record(marker)
             differences = _differences(found, wanted)
             if differences:
                 raise StaleRecordError(
                     f"{self.path} holds another run ({'; '.join(differences)}); choose another --out or delete the folder"
                 )
-        elif self.path.exists() and any(entry.name != "cache" for entry in self.path.iterdir()):
+        elif self.path.exists() and not self.path.is_dir():
+            raise StaleRecordError(f"{self.path} is a file and no folder; choose another --out")
+        elif self.path.exists() and not all(_is_a_beginning(entry.name) for entry in self.path.iterdir()):
             raise StaleRecordError(f"{self.path} is not empty and holds no run; choose another --out")
         else:
-            write_json(self.path / "source.json", dataclasses.asdict(source))
-            write_json(marker, wanted)
+            write_record(self.path / "source.json", dataclasses.asdict(source))
+            write_record(marker, wanted)
+            self.save_recipe(recipe_yaml)
+
+    def save_recipe(self, recipe_yaml: str) -> None:
+        """Keep the resolved recipe: what later steps go by."""
         write_text(self.path / "recipe.yaml", recipe_yaml)
 
     def exists(self) -> bool:
@@ -92,18 +100,18 @@ class RunFolder:
 
     def source(self) -> Source:
         """The pinned source."""
-        return _source(read_json(self.path / "source.json"))
+        return _source(read_record(self.path / "source.json"))
 
     # The plan
 
     def plan(self) -> Plan | None:
         """The plan that was decided, or None."""
         path = self.path / "plan.json"
-        return Plan(**read_json(path)) if path.exists() else None
+        return Plan(**read_record(path)) if path.exists() else None
 
     def save_plan(self, plan: Plan) -> None:
         """Keep the plan for every later process and resume."""
-        write_json(self.path / "plan.json", dataclasses.asdict(plan))
+        write_record(self.path / "plan.json", dataclasses.asdict(plan))
 
     # Scoring seeds
 
@@ -135,7 +143,7 @@ class RunFolder:
             for epoch, weights in result.weights.items():
                 write_safetensors(temporary / f"weights-e{epoch}.safetensors", weights, {"seed": result.seed, "epoch": epoch})
             digests = {path.name: file_digest(path) for path in sorted(temporary.iterdir())}
-            write_json(temporary / "done.json", {"format": FORMAT, "files": digests})
+            write_record(temporary / "done.json", {"format": FORMAT, "files": digests})
             try:
                 temporary.rename(target)
             except OSError:
@@ -148,7 +156,7 @@ class RunFolder:
     def load_seed(self, seed: int, *, with_weights: bool = False) -> RunResult:
         """Read one finished seed; `StaleRecordError` names a file that is missing or does not match its digest."""
         folder = self.seed_path(seed)
-        for name, digest in read_json(folder / "done.json")["files"].items():
+        for name, digest in read_record(folder / "done.json")["files"].items():
             path = folder / name
             if not path.exists() or file_digest(path) != digest:
                 raise StaleRecordError(f"{path} is missing or damaged; delete {folder} and score again: only that seed is computed anew")
@@ -216,7 +224,7 @@ class RunFolder:
             absent = np.full(ids.size, np.nan, np.float32)
             parts = [absent if (found := at.get(epoch)) is None else found[row][labelled] for row, _, epoch in blocks]
             columns[score] = _nullable(np.concatenate(parts)) if parts else pa.array([], pa.float32())
-        write_parquet(self.path / "seeds.parquet", columns, {"format": FORMAT})
+        write_parquet(self.path / "seeds.parquet", columns, {"format": FORMAT, "scores": table.digest})
 
     def load_scores(self) -> ScoreTable:
         """Read scores.parquet and, where it lies beside it, seeds.parquet."""
@@ -224,7 +232,6 @@ class RunFolder:
             raise RecipeError(f"{self.path} holds no scores; run hf-datadiet score first")
         table, meta = read_parquet(self.path / "scores.parquet")
         ids = np.asarray(table["example_id"], dtype=np.int64)
-        per_seed = self._load_seed_values(ids, tuple(meta["seeds"])) if (self.path / "seeds.parquet").exists() else {}
         columns: dict[str, ScoreColumn] = {}
         for name, about in meta["columns"].items():
             columns[name] = ScoreColumn(
@@ -232,17 +239,26 @@ class RunFolder:
                 epoch=about["epoch"],
                 mean=_floats(table[name]),
                 se=_floats(table[name + SE]) if name + SE in table.column_names else None,
-                per_seed=per_seed.get((about["score"], about["epoch"])),
+                per_seed=None,
                 higher_is=about["higher_is"],
                 low=-np.inf if about["low"] is None else about["low"],
                 high=np.inf if about["high"] is None else about["high"],
                 reliability=about["reliability"],
             )
         label = np.asarray(table["label"].combine_chunks().fill_null(-1), dtype=np.int32)
-        return ScoreTable(_source(meta["source"]), ids, label, tuple(meta["seeds"]), columns, _provenance(meta["provenance"]))
+        made = ScoreTable(_source(meta["source"]), ids, label, tuple(meta["seeds"]), columns, _provenance(meta["provenance"]))
+        if not (self.path / "seeds.parquet").exists():
+            return made
+        per_seed = self._load_seed_values(made)
+        columns = {name: replace(column, per_seed=per_seed.get((column.score, column.epoch))) for name, column in columns.items()}
+        return replace(made, columns=columns)
 
-    def _load_seed_values(self, ids: NDArray[np.int64], seeds: tuple[int, ...]) -> dict[tuple[str, int], NDArray[np.float32]]:
-        table, _ = read_parquet(self.path / "seeds.parquet")
+    def _load_seed_values(self, made: ScoreTable) -> dict[tuple[str, int], NDArray[np.float32]]:
+        table, meta = read_parquet(self.path / "seeds.parquet")
+        if meta["scores"] != made.digest:
+            path = self.path / "seeds.parquet"
+            raise StaleRecordError(f"{path} belongs to other scores than scores.parquet; score again: no seed is trained again")
+        ids, seeds = made.example_id, made.seeds
         row_of = {seed: row for row, seed in enumerate(seeds)}
         order = np.argsort(ids)
         column = order[np.searchsorted(ids, np.asarray(table["example_id"]), sorter=order)]
@@ -346,12 +362,12 @@ class RunFolder:
         meta = {key: getattr(table, key) for key in _EVALUATION_META}
         meta["provenance"] = dataclasses.asdict(table.provenance)
         meta["results"] = [{k: v for k, v in vars(result).items() if k not in ("predicted", "p_label")} for result in results]
-        write_json(folder / "evaluation.json", {"format": FORMAT, **meta})
+        write_record(folder / "evaluation.json", {"format": FORMAT, **meta})
 
     def load_evaluation(self, name: str) -> EvaluationTable:
         """Read one finished evaluation."""
         folder = self.evaluation_path(name)
-        meta = read_json(folder / "evaluation.json")
+        meta = read_record(folder / "evaluation.json")
         table, _ = read_parquet(folder / "predictions.parquet")
         tests = table.num_rows // len(meta["results"])
         predicted = np.asarray(table["predicted"]).reshape(-1, tests)
@@ -379,6 +395,11 @@ class RunFolder:
 
 _SELECTION_META = ("name", "score", "strategy", "parameters", "tie_seed", "quotas", "table_digest", "source_digest")
 _EVALUATION_META = ("name", "model", "match", "margin", "arms", "arm_selections", "n_seeds", "source_digest")
+
+
+def _is_a_beginning(name: str) -> bool:
+    """Whether a run that was killed before its first record was whole, or `cache`, may have left this behind."""
+    return name in ("cache", "source.json") or (name.startswith(".") and name.endswith(".tmp"))
 
 
 def _floats(column: pa.ChunkedArray) -> NDArray[np.float32]:

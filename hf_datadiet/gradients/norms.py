@@ -66,7 +66,7 @@ class GradientNorms:
                 output = self.logits_of(self.model(inputs[i : i + 1]))
                 value = self.loss(output, targets[i : i + 1])
                 found = torch.autograd.grad(value, parameters, allow_unused=True)
-                norms.append(_norm([gradient for gradient in found if gradient is not None]))
+                norms.append(nn.utils.get_total_norm([gradient.float() for gradient in found if gradient is not None]))
                 losses.append(value.detach().float())
                 logits.append(output.detach().float())
         return NormsResult(torch.stack(norms), torch.stack(losses), torch.cat(logits))
@@ -86,10 +86,6 @@ class GradientNorms:
 
         norms, losses, logits = vmap(norm_of, chunk_size=VMAP_CHUNK)(inputs, targets)
         return NormsResult(norms.detach(), losses.detach().float(), logits.detach().float())
-
-
-def _norm(gradients: list[torch.Tensor]) -> torch.Tensor:
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm([gradient.float() for gradient in gradients])))
 
 
 def fastest_engine(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, logits_of: Callable[[Any], torch.Tensor]) -> Engine:

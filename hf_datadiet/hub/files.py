@@ -19,7 +19,8 @@ BATCH = 1000
 
 
 def write_splits(splits: Mapping[str, Dataset], folder: Path, form: Form) -> None:
-    """Write the splits to `folder` as SPLIT.parquet or as save_to_disk does; the folder appears whole or not at all.
+    """Write the splits to `folder` as data/SPLIT-00000-of-00001.parquet (`load_dataset` finds a split of any name by that
+    pattern) or as save_to_disk does; the folder appears whole or not at all.
 
     `load_dataset(folder)` or `load_from_disk(folder)` reads it back. An existing folder is replaced.
     """
@@ -29,9 +30,9 @@ def write_splits(splits: Mapping[str, Dataset], folder: Path, form: Form) -> Non
         if form == "disk":
             DatasetDict({**splits}).save_to_disk(str(temporary))
         else:
-            temporary.mkdir()
+            (temporary / "data").mkdir(parents=True)
             for name, split in splits.items():
-                _write_parquet(split, temporary / f"{name}.parquet")
+                _write_parquet(split, temporary / "data" / f"{name}-00000-of-00001.parquet")
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     finally:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset, load_from_disk
+from datasets.exceptions import DatasetsError
 from numpy.typing import NDArray
 
 from hf_datadiet.errors import SourceError
@@ -27,6 +28,9 @@ FindColumns = Callable[[Features, Mapping[str, str]], dict[str, str]]
 """A task's way to find its roles among the features: (features, roles named by the user) -> {role: column}."""
 
 BATCH = 1000
+
+MOST_CLASSES = 1_000_000
+"""An int column with a higher value holds no classes: more likely row numbers."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,8 @@ def pin(spec: SourceSpec, find_columns: FindColumns, given_splits: Mapping[str, 
     if spec.limit is not None and spec.limit < in_play.size:
         rng = np.random.default_rng(spec.limit_seed)
         in_play = np.sort(in_play[stratified_draw(given[in_play], spec.limit, rng)])
+    if (given[in_play] != UNLABELLED).sum() == 0:
+        raise SourceError("no labelled row is left to be scored; raise source.limit or lower source.test.fraction")
     label, noise = given, None
     if spec.label_noise is not None:
         label, noise = _with_noise(given, in_play, len(classes), spec.label_noise)
@@ -109,8 +115,10 @@ def _open(spec: SourceSpec) -> dict[str, Dataset]:
         raise SourceError(f"source.path {path} does not exist; pass source.path=FOLDER")
     try:
         return _read(path)
-    except (OSError, ValueError) as error:
-        raise SourceError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, LookupError, DatasetsError) as error:
+        # datasets says "An error occurred" and keeps the reason as the cause.
+        reason = error.__cause__ if isinstance(error, DatasetsError) and error.__cause__ is not None else error
+        raise SourceError(f"cannot read {path}: {(str(reason).splitlines() or [type(reason).__name__])[0]}") from error
 
 
 def _read(path: Path) -> dict[str, Dataset]:
@@ -153,18 +161,18 @@ def _canonical(value: Any) -> bytes:
 def _labels(dataset: Dataset, column: str) -> tuple[NDArray[np.int32], tuple[str, ...]]:
     """Labels int32 [n], `UNLABELLED` for null and -1, and the class names."""
     feature = dataset.features[column]
-    raw = dataset.with_format("arrow")[:][column].combine_chunks().fill_null(UNLABELLED).to_numpy(zero_copy_only=False)
-    label = raw.astype(np.int32)
+    if not isinstance(feature, ClassLabel) and not (isinstance(feature, Value) and feature.dtype.startswith(("int", "uint"))):
+        raise SourceError(f"label column {column!r} holds {feature}; encode it first: dataset.class_encode_column({column!r})")
+    # Wide enough for any label before it is checked: uint8 has no -1, and int32 would wrap around.
+    label = dataset.with_format("arrow")[:][column].cast("int64").combine_chunks().fill_null(UNLABELLED).to_numpy(zero_copy_only=False)
     if isinstance(feature, ClassLabel):
         classes = tuple(feature.names)
-    elif isinstance(feature, Value) and feature.dtype.startswith(("int", "uint")):
-        classes = tuple(str(value) for value in range(int(label.max(initial=UNLABELLED)) + 1))
     else:
-        raise SourceError(f"label column {column!r} holds {feature}; encode it first: dataset.class_encode_column({column!r})")
+        classes = tuple(str(value) for value in range(min(int(label.max(initial=UNLABELLED)), MOST_CLASSES) + 1))
     if label.size and (int(label.min()) < UNLABELLED or int(label.max()) >= len(classes)):
         found, allowed = f"{int(label.min())}..{int(label.max())}", f"0..{len(classes) - 1}"
         raise SourceError(f"label column {column!r} holds {found} where {allowed} are classes; use these, and null or -1 for no label")
-    return label, classes
+    return label.astype(np.int32), classes
 
 
 def _held_out(
@@ -190,6 +198,8 @@ def _held_out(
     test_label, test_classes = _labels(test, columns["label"])
     if len(test_classes) > len(classes):
         raise SourceError(f"split {name!r} has {len(test_classes)} classes, split {spec.split!r} has {len(classes)}")
+    if test_classes != classes[: len(test_classes)]:
+        raise SourceError(f"splits {name!r} and {spec.split!r} name their classes differently; give both the same ClassLabel names")
     ids = np.flatnonzero(test_label != UNLABELLED).astype(np.int64)
     if ids.size == 0:
         raise SourceError(f"split {name!r} has no labels; hold out a fraction instead: source.test.fraction=0.2")

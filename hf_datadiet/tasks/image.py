@@ -71,7 +71,12 @@ class ImageTask:
         images = dataset.select_columns([column]).with_format(None)
         pixels: NDArray[np.uint8] | None = None
         for position, row in enumerate(ids):
-            image = _rgb(images[int(row)][column], int(row))
+            try:
+                image = images[int(row)][column]
+            except OSError as error:
+                reason = " ".join(str(error).split())
+                raise SourceError(f"row {row} has an image that cannot be read ({reason}); mend or drop the row") from error
+            image = _rgb(image, int(row))
             if self.image_size is not None and image.size != (self.image_size, self.image_size):
                 image = image.resize((self.image_size, self.image_size), Pillow.Resampling.BICUBIC)
             values = np.asarray(image).transpose(2, 0, 1)
@@ -119,6 +124,7 @@ class ImageTask:
             raise RecipeError(f"task.model {model} cannot be built for {size[1]} x {size[0]} images: {reason}") from error
         if self.stem == "3x3" or (self.stem == "auto" and max(size) <= SMALL and _has_strided_stem(net)):
             _keep_resolution(net, model)
+        _check_size(net, model, size)
         return net
 
     def collate(
@@ -191,6 +197,8 @@ def _rgb(image: Any, row: int) -> Pillow.Image:
     if image.mode.startswith(("I", "F")):
         # Pillow would clip 16-bit grey to white here, silently.
         raise SourceError(f"row {row} has an image of mode {image.mode}; convert images to 8 bits per channel first")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow's advice: straight to RGB it warns
     return image.convert("RGB")
 
 
@@ -202,6 +210,18 @@ def _timm_name(model: str) -> str:
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise RecipeError(f"timm has no model {name!r}" + (f"; did you mean {', '.join(near)}?" if near else "; see timm.list_models()"))
     return name
+
+
+def _check_size(net: nn.Module, model: str, size: tuple[int, int]) -> None:
+    """Pass one black image, in eval mode so that neither statistics nor generators change: some models take only some sizes."""
+    net.eval()
+    try:
+        with torch.no_grad():
+            net(torch.zeros(1, 3, *size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = (str(error).splitlines() or ["it fails"])[0].rstrip(".")
+        raise RecipeError(f"task.model {model} cannot take {size[1]} x {size[0]} images ({reason}); set task.image_size") from error
+    net.train()
 
 
 def _has_strided_stem(net: nn.Module) -> bool:

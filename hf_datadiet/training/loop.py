@@ -99,7 +99,7 @@ def _optimizer(model: nn.Module, spec: Optimizer) -> torch.optim.Optimizer:
     given = {name: value for name, value in vars(spec).items() if name != "name" and value is not None}
     try:
         return cls([parameter for parameter in model.parameters() if parameter.requires_grad], **given)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise RecipeError(f"{spec.name} does not take these parameters ({error}); set the others to null") from None
 
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from hf_datadiet.errors import RecipeError
 from hf_datadiet.gradients import GradientNorms
 from hf_datadiet.records import Plan
 from hf_datadiet.scorers.base import BatchScore
@@ -31,7 +32,7 @@ class Observation:
 
 
 def observe(model: nn.Module, feed: Feed, scorers: Mapping[str, BatchScore], seed: int, plan: Plan) -> Observation:
-    """Observe all N rows of a feed; the model comes back in the mode it was in."""
+    """Observe all N rows of a feed; the model comes back in the mode it was in. `RecipeError` for outputs that are not finite."""
     needed = {need for scorer in scorers.values() for need in scorer.needs}
     norms = GradientNorms(model, engine=plan.gradient_engine, logits_of=feed.task.logits) if "grad_norms" in needed else None
     scores: dict[str, list[torch.Tensor]] = {name: [] for name in scorers}
@@ -58,6 +59,9 @@ def observe(model: nn.Module, feed: Feed, scorers: Mapping[str, BatchScore], see
     finally:
         model.train(was_training)
     logits = torch.cat(all_logits)
+    # The loss of a step is taken before its update: a training that diverges in its last step shows only here.
+    if not torch.isfinite(logits).all():
+        raise RecipeError("the training diverged: the model's outputs are not finite; lower task.training.optimizer.lr")
     return Observation(
         {name: torch.cat(parts).numpy() for name, parts in scores.items()},
         logits.argmax(1).to(torch.int32).numpy(),

@@ -105,8 +105,11 @@ def open_session(
     """
     task: Task = build(registry.find("tasks", recipe.task.kind, allow_plugins), recipe.task.options, "task")
     found = {name: registry.find("scorers", name, allow_plugins) for name in recipe.score.scores}
-    batch_scores = {name: scorer for name, scorer in found.items() if isinstance(scorer, BatchScore)}
-    accumulators = {name: scorer for name, scorer in found.items() if name not in batch_scores}
+    # A score written package.module:NAME gives its column the name of its function.
+    batch_scores = {s.function.__name__ if ":" in name else name: s for name, s in found.items() if isinstance(s, BatchScore)}
+    accumulators = {name: scorer for name, scorer in found.items() if not isinstance(scorer, BatchScore)}
+    if len(batch_scores) + len(accumulators) < len(found):
+        raise RecipeError(f"two of the scores {', '.join(found)} have the same name; rename the function of one")
     given = {"test": test, recipe.source.split: dataset}
     pinned = pin(recipe.source, task.find_columns, {name: split for name, split in given.items() if split is not None})
     device = accelerator().device

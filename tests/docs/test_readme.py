@@ -1,0 +1,77 @@
+"""What the README shows is what happens."""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from datasets import Dataset
+
+import hf_datadiet
+from hf_datadiet.cli import commands
+from hf_datadiet.hub.samples import digits
+from hf_datadiet.records import Selection
+from hf_datadiet.scorers.base import BatchScore
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"<!-- tested -->\n```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_every_python_block_is_tested():
+    assert len(BLOCKS) == README.count("```python") == 3
+
+
+def test_the_python_example(monkeypatch: pytest.MonkeyPatch):
+    full = digits()["train"]
+    names = {"dataset": full.select(range(48))}
+    monkeypatch.chdir(ROOT)
+    exec(BLOCKS[0], names)
+    assert names["dataset"].column_names[:4] == ["image", "label", "el2n", "el2n_se"]
+    assert isinstance(names["lean"], Dataset)
+    assert isinstance(names["selection"], Selection)
+    assert len(names["lean"]) == 24
+
+
+def test_the_function_example():
+    scope: dict[str, object] = {}
+    source = BLOCKS[1].rstrip().splitlines()
+    exec("\n".join([*source[:-1], f"value = {source[-1]}"]), scope)
+    value = scope["value"]
+    assert isinstance(value, torch.Tensor)
+    p = torch.tensor([4.0, 0.0, 0.0]).softmax(0)
+    torch.testing.assert_close(value, (p - torch.tensor([1.0, 0.0, 0.0])).norm()[None])
+
+
+def test_the_added_score_is_a_score(monkeypatch: pytest.MonkeyPatch):
+    module = types.ModuleType("my_scores")
+    exec(BLOCKS[2], module.__dict__)
+    monkeypatch.setitem(sys.modules, "my_scores", module)
+    assert isinstance(module.SCORER, BatchScore)
+    table = hf_datadiet.score_dataset(
+        digits()["train"].select(range(32)),
+        model="timm:test_resnet",
+        scores=["my_scores:SCORER"],
+        seeds=1,
+        epochs=1,
+        allow_plugins=True,
+        progress=False,
+    )
+    assert list(table.columns) == ["confidence"]
+
+
+def test_the_commands_exist():
+    lines = re.findall(r"^hf-datadiet (\w+)", README, re.MULTILINE)
+    assert set(lines) == set(commands.commands)
+    for verb in lines:
+        assert CliRunner().invoke(commands, [verb, "--help"]).exit_code == 0
+
+
+def test_the_linked_files_exist():
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / target).exists(), target

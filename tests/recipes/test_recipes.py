@@ -1,0 +1,66 @@
+"""Every recipe that is shipped can be read, names what exists, and says how to run it."""
+
+from __future__ import annotations
+
+import re
+from itertools import takewhile
+from pathlib import Path
+
+import pytest
+import timm
+
+from hf_datadiet import registry
+from hf_datadiet.recipe import Recipe, build, load_recipe, recipe_from, recipes_folder, to_yaml
+from hf_datadiet.scorers.base import BatchScore
+
+RECIPES = sorted(recipes_folder().glob("*.yaml"))
+
+
+@pytest.fixture(params=RECIPES, ids=[path.name for path in RECIPES])
+def path(request: pytest.FixtureRequest) -> Path:
+    return request.param
+
+
+def columns_of(recipe: Recipe) -> set[str]:
+    """The columns that scores.parquet would have."""
+    found = set()
+    for name in recipe.score.scores:
+        scorer = registry.find("scorers", name)
+        if isinstance(scorer, BatchScore):
+            found |= {name if epoch == recipe.headline else f"{name}_e{epoch}" for epoch in recipe.moments}
+        else:
+            found |= {column.name for column in scorer.columns}
+    return found
+
+
+def test_there_are_recipes() -> None:
+    assert "digits.yaml" in [path.name for path in RECIPES]
+
+
+def test_it_is_read_and_written_back(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe_from(recipe.to_dict()) == recipe and to_yaml(recipe)
+    assert recipe.source.sample is not None or recipe.source.path is not None
+
+
+def test_its_header_holds_the_command(path: Path) -> None:
+    header = list(takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines()))
+    commands = [line for line in header if re.search(rf"# Command: +hf-datadiet (run|score) recipes/{re.escape(path.name)}( |$)", line)]
+    assert len(commands) == 1
+    # A path that the recipe leaves open stands in the command.
+    assert ("$" in (load_recipe(path).source.path or "")) == ("source.path=" in commands[0])
+    for override in re.findall(r" ([a-z_.]+=[^ ]+)", commands[0]):
+        load_recipe(path, [override])
+    assert any(line.startswith("# Follows: ") for line in header)
+
+
+def test_its_names_exist(path: Path) -> None:
+    recipe = load_recipe(path)
+    build(registry.find("tasks", recipe.task.kind), recipe.task.options, "task")
+    columns = columns_of(recipe)
+    for spec in recipe.prune:
+        wanted = spec.keep["score"] if isinstance(spec.keep, dict) else spec.score
+        assert wanted in columns or (wanted is None and spec.strategy == "random")
+        registry.find("selectors", spec.strategy or "hardest")
+    library, _, model = recipe.task.model.partition(":")
+    assert library != "timm" or timm.is_model(model)

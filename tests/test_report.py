@@ -1,0 +1,420 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from math import sqrt
+from typing import Any
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+
+from hf_datadiet import stats
+from hf_datadiet.records import UNLABELLED, EvaluationTable, Report, ScoreTable, Selection
+from hf_datadiet.report import HARD_BUDGET, IMBALANCE, LOW_RELIABILITY, build_report, summary, to_markdown
+from tests.synthetic import CLASSES, RIGHT, column, evaluation, score_table, selection
+
+TASK = {"model": "timm:test_resnet", "epochs": 3, "score_epochs": 2, "batch_size": 8}
+SECONDS = [{"train": 10.25, "observe": 1.5}, {"train": 9.5, "observe": 1.25}, {"train": 9.0, "observe": 1.0}]
+FILES = {"scores.parquet": "one row per example", "selections/*/selection.parquet": "kept or dropped | why"}
+
+
+def reported(
+    table: ScoreTable | None = None,
+    selections: list[Selection] | None = None,
+    evaluations: list[EvaluationTable] | None = None,
+    seconds: Any = None,
+) -> Report:
+    table = table or score_table()
+    chosen = [selection(table, table.example_id[[6, 8, 9, 10, 11]])] if selections is None else selections
+    judged = [evaluation()] if evaluations is None else evaluations
+    return build_report(table, chosen, judged, task=TASK, seed_seconds=seconds or SECONDS, files=FILES)
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Through JSON and back, as another program sees it; NaN and infinity fail."""
+    return json.loads(json.dumps(dataclasses.asdict(report), allow_nan=False))
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from leaves(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from leaves(inner)
+    else:
+        yield value
+
+
+# Every number is a field
+
+NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+FORMATS = ["{}", "{:.0f}", "{:.1f}", "{:.2f}", "{:.3f}", "{:.3g}", "{:+.2f}", "{:+.0f}", "{:+.1f}"]
+
+
+def unexplained(text: str, report: Report) -> list[str]:
+    """Numbers in the text that are no field of the JSON in one of the report's formats, nor part of a text field or key."""
+    plain = as_json(report)
+    fields = list(leaves(plain))
+    numbers = [value for value in fields if isinstance(value, int | float) and not isinstance(value, bool)]
+    shown = {form.format(scaled) for value in numbers for scaled in (value, 100 * value) for form in FORMATS}
+    words = {value for value in fields if isinstance(value, str)} | {name for part in (plain["files"], *reasons(plain)) for name in part}
+    for word in sorted((word for word in words if any(map(str.isdigit, word))), key=len, reverse=True):
+        text = text.replace(" ".join(word.splitlines()).replace("|", "\\|"), " ").replace(word, " ")
+    return [token for token in NUMBER.findall(text) if token not in shown]
+
+
+def reasons(plain: dict[str, Any]) -> list[dict[str, Any]]:
+    return [entry["reasons"] for entry in plain["selections"]]
+
+
+def odd_table() -> ScoreTable:
+    """Numbers that no one would guess, and digits in the names of classes."""
+    table = score_table(classes=("class 71", "b", "c"))
+    odd = {name: replace(entry, mean=entry.mean * np.float32(1.2345)) for name, entry in table.columns.items()}
+    return replace(table, columns=odd)
+
+
+def variants() -> dict[str, Report]:
+    table = odd_table()
+    kept = selection(table, table.example_id[[1, 2, 4, 5, 6]])
+    one = {arm: right[:1] for arm, right in RIGHT.items()}
+    return {
+        "whole": reported(),
+        "odd": reported(table, [kept]),
+        "no evaluation": reported(evaluations=[]),
+        "no selection": reported(selections=[], evaluations=[]),
+        "one seed": reported(score_table(seeds=(0,)), evaluations=[evaluation(right=one, n_seeds=1)], seconds=SECONDS[:1]),
+        "two evaluations": reported(evaluations=[evaluation(), evaluation("second", match="steps")]),
+        "a class dropped whole": reported(table, [selection(table, table.example_id[[0, 6, 9]])]),
+    }
+
+
+VARIANTS = variants()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_printed_number_is_a_field(name: str) -> None:
+    report = VARIANTS[name]
+    for text in (to_markdown(report), summary(report)):
+        assert unexplained(text, report) == []
+
+
+def test_a_number_from_elsewhere_would_be_noticed() -> None:
+    report = VARIANTS["whole"]
+    text = to_markdown(report) + "\nAbout 1234.56 points, or 77 %, or -0.123.\n"
+    assert unexplained(text, report) == ["1234.56", "77", "-0.123"]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_report_is_json_and_says_the_same_after_a_round_trip(name: str) -> None:
+    plain = as_json(VARIANTS[name])
+    assert plain["format"] == 1
+    assert to_markdown(Report(**plain)) == to_markdown(VARIANTS[name]), "the words come from the numbers, and from nowhere else"
+
+
+# Scores
+
+
+def test_scores_are_described_over_labelled_rows() -> None:
+    table = score_table()
+    report = reported(table)
+    entry = next(entry for entry in report.scores if entry["column"] == "el2n")
+    labelled = table.label != UNLABELLED
+    values = table.columns["el2n"].mean[labelled].astype(float)
+    assert (entry["score"], entry["epoch"], entry["higher_is"], entry["n_seeds"], entry["n_distinct"]) == ("el2n", 2, "harder", 3, 10)
+    for key, expected in (("mean", values.mean()), ("sd", values.std(ddof=1)), ("median", np.median(values))):
+        assert entry[key] == pytest.approx(expected)
+    assert (entry["min"], entry["max"]) == (values.min(), values.max())
+    per_seed = table.columns["el2n"].per_seed
+    assert per_seed is not None and entry["reliability_one_seed"] == pytest.approx(stats.mean_pairwise(per_seed[:, labelled]))
+    assert [entry["column"] for entry in report.scores] == list(table.columns)
+    assert report.source["n_scored"] == 10 and report.source["n_unlabelled"] == 2 and report.source["n_rows"] == 24
+    assert "10 rows of split `train` (24 rows in all, 3 classes)" in to_markdown(report)
+    assert "2 rows without a label have no score." in to_markdown(report)
+    whole = score_table(label=np.arange(12) % 3)
+    assert "without a label" not in to_markdown(reported(whole, [], []))
+
+
+def test_agreement_between_scores_goes_by_hardness() -> None:
+    label = np.zeros(6, np.int32)
+    label[0] = 1
+    rising = np.arange(6.0)[None]
+    columns = {
+        "hard": column(rising, label),
+        "easy": column(-rising, label, higher_is="easier"),
+        "flat": column(np.ones((1, 6)), label),
+        "other": column(np.array([[5.0, 0, 1, 2, 3, 4]]), label),
+    }
+    table = replace(score_table(6, (0,), label=label), columns=columns)
+    pairs = {(entry["a"], entry["b"]): entry for entry in reported(table, [], []).correlations}
+    assert len(pairs) == 6 and {entry["k"] for entry in pairs.values()} == {3}
+    assert pairs["hard", "easy"]["spearman"] == pytest.approx(1) and pairs["hard", "easy"]["shared_hardest"] == 1
+    assert pairs["hard", "flat"]["spearman"] is None
+    assert pairs["hard", "other"]["shared_hardest"] == pytest.approx(2 / 3)
+    kept = selection(table, table.example_id[[0, 1, 2, 3]], score="hard")
+    assert {entry["k"] for entry in reported(table, [kept], []).correlations} == {4}, "as many as the first selection keeps"
+
+
+def test_one_scored_row_is_enough() -> None:
+    label = np.full(4, UNLABELLED)
+    label[2] = 1
+    report = reported(score_table(4, label=label), [], [])
+    assert report.source["n_scored"] == 1 and all(entry["sd"] is None for entry in report.scores)
+    assert unexplained(to_markdown(report), report) == [] and as_json(report)
+
+
+def test_one_seed_has_no_reliability_and_no_interval() -> None:
+    report = VARIANTS["one seed"]
+    assert all(entry["reliability"] is None and entry["reliability_one_seed"] is None for entry in report.scores)
+    judged = report.evaluations[0]
+    assert all(arm["low"] is None and arm["sd"] is None for arm in judged["arms"])
+    assert all(row["low"] is None and row["detectable"] is None and row["se"] is None for row in judged["differences"])
+    assert [row["difference"] for row in judged["differences"]] != [], "the difference itself is known"
+    assert not any(warning["kind"] == "low reliability" for warning in report.warnings)
+
+
+# Selections
+
+
+def test_what_a_selection_keeps_of_each_class() -> None:
+    table = score_table()
+    kept = selection(table, table.example_id[[1, 2, 4, 5, 6]])
+    entry = reported(table, [kept], []).selections[0]
+    labels = table.label[table.label != UNLABELLED].tolist()
+    rows = {name: labels.count(index) for index, name in enumerate(CLASSES)}
+    assert rows == {"cat": 3, "dog": 3, "ship": 4}
+    assert {item["class"]: (item["rows"], item["kept"]) for item in entry["per_class"]} == {"cat": (3, 1), "dog": (3, 2), "ship": (4, 2)}
+    assert [item["rate"] for item in entry["per_class"]] == [1 / 3, 2 / 3, 0.5]
+    assert (entry["n_kept"], entry["n_dropped"], entry["share"]) == (5, 7, 0.5), "the share is that of the labelled rows"
+    assert entry["rate_ratio"] == pytest.approx(2) and entry["digest"] == kept.digest
+    assert entry["reasons"] == {"el2n below the cut 0.5 (hardest 50 %)": 5, "no label": 2}
+    text = to_markdown(reported(table, [kept], []))
+    assert "5 rows kept (50.0 %), 7 dropped: hardest by `el2n`." in text and "- 2 rows: no label" in text
+
+
+# Evaluations
+
+
+def test_accuracies_are_points_with_t_intervals() -> None:
+    arms = {arm["arm"]: arm for arm in reported().evaluations[0]["arms"]}
+    points = 100 * np.array(RIGHT["full"]) / 12
+    assert arms["full"]["accuracy"] == pytest.approx(points.mean()) and arms["full"]["n"] == 3
+    half = 4.302653 * points.std(ddof=1) / sqrt(3)  # t for 2 degrees of freedom
+    assert arms["full"]["high"] - arms["full"]["accuracy"] == pytest.approx(half, rel=1e-5)
+    assert (arms["full"]["n_rows"], arms["full"]["steps"], arms["keep-50"]["n_rows"], arms["keep-50"]["steps"]) == (10, 20, 5, 10)
+    assert arms["full"]["seconds"] == pytest.approx(9) and arms["keep-50"]["seconds"] == pytest.approx(4)
+
+
+def test_a_difference_is_the_arm_minus_its_reference() -> None:
+    rows = {(row["arm"], row["reference"]): row for row in reported().evaluations[0]["differences"]}
+    assert set(rows) == {
+        ("keep-50", "full"),
+        ("random-5", "full"),
+        ("stratified-5", "full"),
+        ("keep-50", "random-5"),
+        ("keep-50", "stratified-5"),
+    }
+    mean = {arm: 100 * float(np.mean(right)) / 12 for arm, right in RIGHT.items()}
+    for (arm, reference), row in rows.items():
+        assert row["difference"] == pytest.approx(mean[arm] - mean[reference])
+        assert row["low"] < row["difference"] < row["high"] and row["n"] == 3
+    assert rows["keep-50", "full"]["difference"] < 0 < rows["keep-50", "random-5"]["difference"]
+    # One residual for the four arms: sums of squares 2, 2/3, 2, 2/3 with 8 degrees of freedom.
+    se = 100 / 12 * sqrt((2 + 2 / 3 + 2 + 2 / 3) / 8 * 2 / 3)
+    assert rows["keep-50", "full"]["se"] == pytest.approx(se) and rows["keep-50", "full"]["df"] == 8
+    # Shares of right seeds per test row: the arms differ on rows 7 (2/3 against 1), 8, 9 (0 against 1, 1 and 2/3) and 10 (1/3).
+    shares = np.array([0] * 7 + [-1 / 3, -1, -2 / 3 * 1.0 - 1 / 3 * 0, -1 / 3, 0])
+    full = np.array([sum(right > row for right in RIGHT["full"]) / 3 for row in range(12)])
+    pruned = np.array([sum(right > row for right in RIGHT["keep-50"]) / 3 for row in range(12)])
+    expected = 100 * (pruned - full).std(ddof=1) / sqrt(12)
+    assert rows["keep-50", "full"]["test_se"] == pytest.approx(expected) and shares.shape == (12,)
+    signs = re.findall(r"\| keep-50 - (\S+) +\| +([+-])", to_markdown(reported()))
+    assert signs == [("full", "-"), ("random-5", "+"), ("stratified-5", "+")]
+
+
+def test_a_selection_is_compared_with_random_sets_of_its_own_size_only() -> None:
+    table = evaluation(right={**RIGHT, "random-7": (8, 8, 8)})
+    wider = [replace(result, n_rows=7) if result.arm == "random-7" else result for result in table.results]
+    rows = reported(evaluations=[replace(table, results=tuple(wider))]).evaluations[0]["differences"]
+    assert ("keep-50", "random-7") not in {(row["arm"], row["reference"]) for row in rows}
+    assert ("random-7", "full") in {(row["arm"], row["reference"]) for row in rows}
+
+
+def test_accuracy_per_class() -> None:
+    judged = evaluation()
+    entries = {entry["class"]: entry for entry in reported(evaluations=[judged]).evaluations[0]["per_class"]}
+    for index, name in enumerate(CLASSES):
+        of_class = judged.test_label == index
+        assert entries[name]["n_test"] == 4
+        for arm in judged.arms:
+            right = [result.predicted[of_class] == index for result in judged.results if result.arm == arm]
+            assert entries[name]["accuracy"][arm] == pytest.approx(100 * np.mean(right))
+
+
+# Costs
+
+
+def test_scoring_is_paid_back_after_so_many_trainings() -> None:
+    report = reported(evaluations=[evaluation(seconds={"full": 8.0, "keep-50": 2.0})])
+    costs = report.costs
+    assert (costs["scoring_train_seconds"], costs["scoring_observe_seconds"], costs["scoring_seconds"]) == (28.75, 3.75, 32.5)
+    # Mean seconds: full 9, keep-50 3; every training on the kept rows saves 6 s.
+    assert costs["savings"] == [
+        {"evaluation": "main", "arm": "keep-50", "saved_seconds": pytest.approx(6), "break_even_runs": pytest.approx(32.5 / 6)}
+    ]
+    text = to_markdown(report)
+    assert "Scoring took 32.5 s: 28.8 s of training and 3.8 s of observing." in text
+    assert "Training on keep-50 instead of all rows saves 6.0 s each time: scoring is paid back after 5.4 such trainings." in text
+
+
+@pytest.mark.parametrize("table", [evaluation(match="steps"), evaluation(seconds={"full": 2.0, "keep-50": 2.0})], ids=["steps", "not faster"])
+def test_what_saves_no_time_is_never_paid_back(table: EvaluationTable) -> None:
+    report = reported(evaluations=[table])
+    assert report.costs["savings"] == [{"evaluation": "main", "arm": "keep-50", "saved_seconds": 0.0, "break_even_runs": None}]
+    assert "Training on keep-50 instead of all rows saves no time here." in to_markdown(report)
+
+
+# Warnings
+
+
+def kinds(report: Report) -> list[str]:
+    return [warning["kind"] for warning in report.warnings]
+
+
+def with_reliability(value: float | None, score: str = "el2n", **about: Any) -> ScoreTable:
+    table = score_table(label=np.arange(12) % 3)
+    changed = replace(table.columns[score], reliability=value, **about)
+    return replace(table, columns={**table.columns, score: changed})
+
+
+HALF = [0, 1, 2, 3, 4, 5]
+
+
+def test_nothing_to_warn_of() -> None:
+    table = with_reliability(LOW_RELIABILITY)
+    report = reported(table, [selection(table, table.example_id[HALF])], [])
+    assert kinds(report) == [] and "Read with care" not in to_markdown(report)
+
+
+def test_an_unreliable_ranking_is_worth_a_warning() -> None:
+    table = with_reliability(0.7949)
+    report = reported(table, [selection(table, table.example_id[HALF])], [])
+    assert kinds(report) == ["low reliability"] and report.warnings[0]["value"] == 0.7949
+    assert "keep-50 goes by el2n, whose ranking is unreliable: 0.79" in to_markdown(report)
+    assert summary(report).splitlines()[-1].startswith("! keep-50 goes by el2n")
+    other = selection(table, table.example_id[HALF], score="margin")
+    assert kinds(reported(table, [other], [])) == [], "only of the score that a selection goes by"
+    none = with_reliability(None)
+    assert kinds(reported(none, [selection(none, none.example_id[HALF])], [])) == []
+
+
+def test_grand_at_initialisation_is_worth_a_warning() -> None:
+    for epoch, expected in ((0, ["grand at initialisation"]), (1, [])):
+        table = with_reliability(0.95, score="el2n_e0", epoch=epoch)
+        renamed = replace(table, columns={"grand_e0": replace(table.columns["el2n_e0"], score="grand"), "el2n": table.columns["el2n"]})
+        report = reported(renamed, [selection(renamed, renamed.example_id[HALF], score="grand_e0")], [])
+        assert kinds(report) == expected
+    el2n = with_reliability(0.95, score="el2n_e0")
+    assert kinds(reported(el2n, [selection(el2n, el2n.example_id[HALF], score="el2n_e0")], [])) == []
+
+
+def test_the_hardest_few_are_worth_a_warning() -> None:
+    label = np.arange(20) % 2
+    table = score_table(20, label=label, classes=("cat", "dog"))
+    few, more = table.example_id[:6], table.example_id[:8]
+    assert 6 / 20 == HARD_BUDGET
+    report = reported(table, [selection(table, few)], [])
+    assert kinds(report) == ["hardest at a small budget"] and report.warnings[0]["value"] == pytest.approx(30)
+    assert "keeps the hardest 30 %" in to_markdown(report)
+    assert kinds(reported(table, [selection(table, more)], [])) == []
+    assert kinds(reported(table, [selection(table, few, strategy="easiest")], [])) == []
+
+
+def test_an_imbalance_is_worth_a_warning() -> None:
+    table = score_table(label=np.arange(12) % 3)
+    exactly_twice, more, whole = [0, 3, 1, 4, 2], [0, 3, 6, 1, 2], [0, 3, 6, 1, 4, 7]
+    assert IMBALANCE == 2.0
+    assert kinds(reported(table, [selection(table, table.example_id[exactly_twice])], [])) == []
+    report = reported(table, [selection(table, table.example_id[more])], [])
+    assert kinds(report) == ["class imbalance"] and report.warnings[0]["value"] == pytest.approx(3)
+    assert "one class is kept at 3.0 times the rate of another" in to_markdown(report)
+    report = reported(table, [selection(table, table.example_id[whole])], [])
+    assert report.selections[0]["rate_ratio"] is None and report.warnings[0]["value"] is None
+    assert "keep-50: at least one class is dropped whole; see the class table" in to_markdown(report)
+
+
+# Markdown
+
+
+HOSTILE = ("a|b", "two\nlines", "back\\slash|pipe\\", "\r\n|", "<b>", "`code`")
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """The tables as a CommonMark parser with GitHub's tables sees them: rows of cells."""
+    found: list[list[list[str]]] = []
+    for token in MarkdownIt("commonmark").enable("table").parse(text):
+        if token.type == "table_open":
+            found.append([])
+        elif token.type == "tr_open":
+            found[-1].append([])
+        elif token.type == "inline" and found and token.level >= 4:
+            found[-1][-1].append(token.content)
+    return found
+
+
+def hostile_report() -> Report:
+    label = np.arange(12) % 6
+    table = score_table(label=label, classes=HOSTILE)
+    kept = selection(table, table.example_id[[0, 1, 2, 3, 4, 5]], name="mine")
+    spoiled = replace(kept, reasons=tuple("class quota two\nlines keeps 0 of 2" for _ in kept.reasons))
+    judged = evaluation()
+    label6 = (np.arange(12) % 6).astype(np.int32)
+    return reported(replace(table, source=replace(table.source, name="x")), [spoiled], [replace(judged, test_label=label6)])
+
+
+@pytest.mark.parametrize("name", [*VARIANTS, "hostile"])
+def test_tables_are_well_formed(name: str) -> None:
+    report = hostile_report() if name == "hostile" else VARIANTS[name]
+    text = to_markdown(report)
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    rules = [line for line in lines if re.fullmatch(r"\|(-+:?\|)+", line)]
+    found = tables(text)
+    assert len(found) == len(rules) and sum(len(table) + 1 for table in found) == len(lines), "every line of a table is part of one"
+    for table in found:
+        assert {len(row) for row in table} == {len(table[0])} and len(table) > 1
+    assert len({len(line) for line in text.split("\n\n") if line.startswith("|") for line in line.splitlines()}) <= len(found), "padded"
+
+
+def test_hostile_names_of_classes_stay_in_their_cells() -> None:
+    report = hostile_report()
+    classes = [row[0] for table in tables(to_markdown(report)) for row in table[1:] if table[0][:2] == ["class", "rows"]]
+    assert [unescape(name) for name in classes] == ["a|b", "two lines", "back\\slash|pipe\\", "|", "<b>", "`code`"]
+    assert "- 6 rows: class quota two lines keeps 0 of 2" in to_markdown(report).splitlines()
+    assert "two\nlines" in [entry["class"] for entry in as_json(report)["selections"][0]["per_class"]], "JSON keeps the name as it is"
+
+
+def unescape(cell: str) -> str:
+    return re.sub(r"\\([\\|])", r"\1", cell).strip()
+
+
+def test_the_report_names_what_it_was_made_with() -> None:
+    text = to_markdown(VARIANTS["whole"])
+    assert text.startswith("# Data diet of toys\n") and text.endswith("Hardware: device cpu.\n") and "\n\n\n" not in text
+    assert "Made by `hf-datadiet score x.yaml` on 2026-01-02T03:04:05+00:00." in text and "Versions: torch 2.11.0." in text
+    assert "| `selections/*/selection.parquet` | kept or dropped \\| why |" in text
+    for heading in ("## Scores", "### Agreement between scores", "## Selection keep-50", "## Evaluation main", "## Cost", "## Files"):
+        assert heading in text.splitlines()
+    assert "## Evaluation" not in to_markdown(VARIANTS["no evaluation"]) and "## Selection" not in to_markdown(VARIANTS["no selection"])
+    assert "as many steps as the full data" in to_markdown(VARIANTS["two evaluations"])
+
+
+def test_the_summary_is_what_stands_in_the_report() -> None:
+    report = reported()
+    text = to_markdown(report)
+    shown = [line for line in summary(report).splitlines() if line.startswith("|")]
+    assert shown and all(line in text.splitlines() for line in shown)

@@ -1,0 +1,34 @@
+"""Real annotation noise: CIFAR-10 rows trained on human labels (CIFAR-10N, "worst", four in ten of them wrong)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from hf_datadiet.hub.source import pin
+from hf_datadiet.recipe import load_recipe, recipes_folder
+from hf_datadiet.score import score_run
+from hf_datadiet.store import RunFolder
+from hf_datadiet.tasks.image import ImageTask
+
+DATA = os.environ.get("DATADIET_DATA")
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.skipif(DATA is None, reason="set DATADIET_DATA to the folder that holds cifar10/")
+def test_el2n_finds_wrong_human_labels(tmp_path: Path):
+    overrides = ["source.columns.label=label_human_worst", "source.test=null", "score.scores=[el2n, chance]", "score.seeds=2"]
+    recipe = load_recipe(recipes_folder() / "cifar10-quick.yaml", overrides)
+    table = score_run(recipe, RunFolder(tmp_path / "run"), command="test", progress=False)
+    true = np.asarray(pin(recipe.source, ImageTask().find_columns).dataset["label"])[table.example_id]
+    wrong = true != table.label
+    assert wrong.size == 5000
+    assert 0.35 < wrong.mean() < 0.45
+    assert roc_auc_score(wrong, table.column("el2n").mean) >= 0.70
+    # The same question to a score that knows nothing: the comparison itself is sound.
+    assert abs(roc_auc_score(wrong, table.column("chance").mean) - 0.5) < 0.03
