@@ -1,0 +1,1 @@
+"""Measurements that stand in RESULTS.md; each prints what it found."""

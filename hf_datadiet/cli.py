@@ -23,7 +23,9 @@ MISTAKE = 2
 def main() -> None:
     """Entry point of `hf-datadiet` and `python -m hf_datadiet`."""
     try:
-        commands.main(standalone_mode=False, prog_name="hf-datadiet")
+        commands.main(None if sys.argv[1:] else ["--help"], standalone_mode=False, prog_name="hf-datadiet")
+        if not sys.argv[1:]:
+            sys.exit(MISTAKE)
     except DataDietError as error:
         sys.exit(_one_line(str(error)))
     except click.ClickException as error:
@@ -230,7 +232,8 @@ def _without_folders(word: str) -> str:
 
 
 def _write_report(recipe: Recipe, folder: RunFolder) -> Report:
-    from hf_datadiet.report import build_report, to_markdown
+    from hf_datadiet.markdown import to_markdown
+    from hf_datadiet.report import build_report
 
     table = folder.load_scores()
     files = {name: meaning for name, meaning in FILES.items() if list(folder.path.glob(name))}
@@ -265,7 +268,7 @@ FILES = {
 
 
 def _finish(folder: RunFolder, made: Report) -> None:
-    from hf_datadiet.report import summary
+    from hf_datadiet.markdown import summary
 
     click.echo(f"\n{summary(made)}\n")
     click.echo(f"report  {folder.path / 'report.md'}")

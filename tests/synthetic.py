@@ -160,7 +160,9 @@ def pictures(n: int = 12, size: int = 8, seed: int = 0, classes: tuple[str, ...]
     rng = np.random.default_rng(seed)
     pixels = list(rng.integers(0, 256, (n, size, size, 3)).astype(np.uint8))
     label = [row % len(classes) for row in range(n)]
-    dataset = Dataset.from_dict({"image": pixels, "label": label}, features=Features({"image": Image(), "label": ClassLabel(names=[*classes])}))
+    dataset = Dataset.from_dict(
+        {"image": pixels, "label": label}, features=Features({"image": Image(), "label": ClassLabel(names=[*classes])})
+    )
     for name, values in more.items():
         dataset = dataset.add_column(name, values)
     return dataset

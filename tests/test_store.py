@@ -15,8 +15,9 @@ import pytest
 
 from hf_datadiet import store
 from hf_datadiet.errors import RecipeError, StaleRecordError
+from hf_datadiet.markdown import to_markdown
 from hf_datadiet.records import Plan, ScoreTable
-from hf_datadiet.report import build_report, to_markdown
+from hf_datadiet.report import build_report
 from hf_datadiet.store import RunFolder
 from tests.synthetic import evaluation, run_result, score_table, selection, source
 
@@ -203,7 +204,9 @@ def test_damage_is_named(name: str, damage: str, folder: RunFolder) -> None:
     assert path.name in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", [name for name in READERS if name not in ("run.json", "plan.json", "seeds.parquet") and "arms" not in name])
+@pytest.mark.parametrize(
+    "name", [name for name in READERS if name not in ("run.json", "plan.json", "seeds.parquet") and "arms" not in name]
+)
 def test_what_is_missing_is_named(name: str, folder: RunFolder) -> None:
     (folder.path / name).unlink()
     with pytest.raises((StaleRecordError, RecipeError)) as error:
@@ -283,7 +286,7 @@ def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
     assert "choose another --out or delete the folder" in said and "\n" not in said
     with pytest.raises(StaleRecordError, match="source_digest: sha256:5c there, sha256:other asked"):
         folder.claim(IDENTITY, replace(source(), digest="sha256:other"), "third: 3\n")
-    with pytest.raises(StaleRecordError, match="source.limit"):
+    with pytest.raises(StaleRecordError, match=r"source.limit"):
         folder.claim({key: value for key, value in IDENTITY.items() if key != "source"} | {"source": {"limit": 3}}, source(), "")
     assert (folder.path / "recipe.yaml").read_text() == "second: 2\n", "a refused claim changes nothing"
 

@@ -42,7 +42,8 @@ BREAKING = {
     "Tasks do not know one another": [("tasks/new_modality.py", "from hf_datadiet.tasks.image import *")],
 }
 # Lines whose file is not placed in a layer break that contract as well.
-ALSO_BROKEN = {"new_verb.py": {"The layers"}}
+# The report reads the records, and so does whoever breaks a rule there.
+ALSO_BROKEN = {"new_verb.py": {"The layers"}, "records.py": {"The report is pure"}}
 
 LINT = "from importlinter.cli import lint_imports_command as lint; lint()"
 

@@ -52,7 +52,9 @@ def test_scores_stand_behind_the_datasets_own_columns(dataset: Dataset, table: S
         expected = {int(row): float(value) for row, value in zip(table.example_id, values, strict=True) if np.isfinite(value)}
         found = scored[name]
         assert len(expected) == 10
-        assert {row: value for row, value in enumerate(found) if value is not None} == expected, "each score with its own row, null elsewhere"
+        assert {row: value for row, value in enumerate(found) if value is not None} == expected, (
+            "each score with its own row, null elsewhere"
+        )
     assert (table.label == UNLABELLED).sum() == 2
 
 
@@ -81,7 +83,13 @@ def test_a_view_with_the_same_rows_is_the_same_dataset(dataset: Dataset, table: 
 
 def test_another_dataset_is_refused(dataset: Dataset, table: ScoreTable) -> None:
     relabelled = dataset.map(lambda row: {"label": (row["label"] + 1) % 3})
-    for other in (dataset.shuffle(seed=0), dataset.select(range(23)), dataset.select([1, 0, *range(2, 24)]), relabelled, pictures(24, seed=9)):
+    for other in (
+        dataset.shuffle(seed=0),
+        dataset.select(range(23)),
+        dataset.select([1, 0, *range(2, 24)]),
+        relabelled,
+        pictures(24, seed=9),
+    ):
         with pytest.raises(StaleRecordError, match=r"is not the one that was scored \(24 rows of toys, split train\).*as it was loaded"):
             with_scores(other, table)
 

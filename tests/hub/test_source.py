@@ -102,7 +102,7 @@ def test_what_cannot_be_opened_says_why(tmp_path: Path, capfd: pytest.CaptureFix
 
 
 def test_splits(two: DatasetDict) -> None:
-    with pytest.raises(SourceError, match="source has no split 'validation'; it has: train, test; set source.split"):
+    with pytest.raises(SourceError, match=r"source has no split 'validation'; it has: train, test; set source.split"):
         opened(SourceSpec(split="validation"), **two)
     assert opened(SourceSpec(split="test"), **two).record.n_rows == 6
     with pytest.raises(SourceError, match="split 'train' is empty"):
@@ -110,7 +110,7 @@ def test_splits(two: DatasetDict) -> None:
     for name in ("train", "dev"):
         with pytest.raises(SourceError, match=f"source.test.split '{name}' is no other split; there are: test"):
             opened(SourceSpec(test=HeldOut(split=name)), **two)
-    with pytest.raises(SourceError, match="there are: none, use source.test.fraction=0.2"):
+    with pytest.raises(SourceError, match=r"there are: none, use source.test.fraction=0.2"):
         opened(SourceSpec(test=HeldOut(split="test")), train=two["train"])
 
 
@@ -125,7 +125,9 @@ def test_columns_are_found_by_their_features() -> None:
 def test_columns_may_be_named() -> None:
     second = pictures(12).rename_columns({"image": "back", "label": "colour"})
     both = concatenate_datasets([pictures(12).rename_columns({"image": "front", "label": "kind"}), second], axis=1)
-    with pytest.raises(SourceError, match=r"cannot tell the image column: candidates are 2 \(front, back\); name it with source.columns.image"):
+    with pytest.raises(
+        SourceError, match=r"cannot tell the image column: candidates are 2 \(front, back\); name it with source.columns.image"
+    ):
         opened(SourceSpec(), train=both)
     with pytest.raises(SourceError, match=r"cannot tell the label column: candidates are 2 \(kind, colour\)"):
         opened(SourceSpec(columns={"image": "front"}), train=both)
@@ -133,7 +135,7 @@ def test_columns_may_be_named() -> None:
     assert opened(SourceSpec(columns=named), train=both).record.columns == named
     plain = both.rename_columns({"front": "image", "kind": "label"})
     assert opened(SourceSpec(), train=plain).record.columns == ROLES, "the role's own name wins"
-    with pytest.raises(SourceError, match="source.columns.label names 'colour'; the dataset has: image, label"):
+    with pytest.raises(SourceError, match=r"source.columns.label names 'colour'; the dataset has: image, label"):
         opened(SourceSpec(columns={"label": "colour"}), train=pictures(12))
     with pytest.raises(RecipeError, match="no role 'text'; its roles are image and label"):
         opened(SourceSpec(columns={"text": "image"}), train=pictures(12))
@@ -346,7 +348,9 @@ def test_noise_changes_exactly_so_many_labels_to_wrong_ones() -> None:
 
 
 def test_noise_is_uniform_over_the_other_classes() -> None:
-    tiny = Dataset.from_dict({"image": [b"x"] * 3000, "label": [0, 1, 2] * 1000}, features=Features({"image": Value("binary"), "label": Value("int64")}))
+    tiny = Dataset.from_dict(
+        {"image": [b"x"] * 3000, "label": [0, 1, 2] * 1000}, features=Features({"image": Value("binary"), "label": Value("int64")})
+    )
     noise = pin(SourceSpec(label_noise=LabelNoise(fraction=0.8)), lambda *_: ROLES, {"train": tiny}).noise
     assert noise is not None
     pairs = np.bincount(3 * noise.before + noise.after, minlength=9)
@@ -355,5 +359,7 @@ def test_noise_is_uniform_over_the_other_classes() -> None:
 
 
 def test_noise_and_limit() -> None:
-    pinned = opened(SourceSpec(limit=30, label_noise=LabelNoise(fraction=0.5)), train=relabelled([0, 1, 2] * 30, ClassLabel(names=[*CLASSES])))
+    pinned = opened(
+        SourceSpec(limit=30, label_noise=LabelNoise(fraction=0.5)), train=relabelled([0, 1, 2] * 30, ClassLabel(names=[*CLASSES]))
+    )
     assert pinned.noise is not None and pinned.noise.ids.size == 15 and np.isin(pinned.noise.ids, pinned.scored).all()

@@ -105,7 +105,9 @@ def test_more_than_8_bits_are_refused(tmp_path: Path) -> None:
 def test_what_is_no_image_names_its_row(tmp_path: Path) -> None:
     cells = [{"bytes": None, "path": str(tmp_path / "gone.png")}, {"bytes": b"no image", "path": None}, None]
     features = Features({"image": Image()})
-    for row, message in enumerate(["row 0 has an image that cannot be read", "row 1 has an image that cannot be read", "row 2 has no image"]):
+    for row, message in enumerate(
+        ["row 0 has an image that cannot be read", "row 1 has an image that cannot be read", "row 2 has no image"]
+    ):
         with pytest.raises(SourceError, match=message) as error:
             prepared(Dataset.from_dict({"image": cells}, features=features), tmp_path / "cache", ids=[row])
         assert "\n" not in str(error.value)
@@ -247,7 +249,7 @@ def test_a_size_that_the_model_cannot_take_is_refused_before_training(size: int)
 def test_models_are_named_by_their_library() -> None:
     with pytest.raises(RecipeError, match=r"timm has no model 'resnet81'; did you mean .*resnet18"):
         made("resnet81", 32)
-    with pytest.raises(RecipeError, match="timm has no model 'qqqqqq'; see timm.list_models"):
+    with pytest.raises(RecipeError, match=r"timm has no model 'qqqqqq'; see timm.list_models"):
         made("qqqqqq", 32)
     for model in ("resnet18", "transformers:org/name", "torchvision:resnet18"):
         with pytest.raises(RecipeError, match=rf"task.model '{model}' is not supported; write timm:NAME, for example timm:resnet18"):
@@ -257,7 +259,7 @@ def test_models_are_named_by_their_library() -> None:
 def test_model_arguments_reach_timm() -> None:
     task, pixels = ImageTask(), torch.zeros(1, 3, 32, 32)
     assert task.build_model("timm:test_resnet", {"drop_rate": 0.25}, 5, pixels).drop_rate == 0.25
-    with pytest.raises(RecipeError, match="task.model timm:test_resnet cannot be built for 32 x 32 images: .*drop_rat"):
+    with pytest.raises(RecipeError, match=r"task.model timm:test_resnet cannot be built for 32 x 32 images: .*drop_rat"):
         task.build_model("timm:test_resnet", {"drop_rat": 0.25}, 5, pixels)
 
 
@@ -279,7 +281,8 @@ def test_normalised_rows_have_mean_0_and_sd_1(tmp_path: Path) -> None:
 def test_many_rows_are_added_up_in_chunks() -> None:
     pixels = torch.randint(0, 256, (9000, 3, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     fitted = ImageTask().fit(pixels, "timm:test_resnet")
-    assert np.allclose(fitted["mean"], pixels.double().mean((0, 2, 3))) and np.allclose(fitted["std"], pixels.double().std((0, 2, 3), correction=0))
+    assert np.allclose(fitted["mean"], pixels.double().mean((0, 2, 3)))
+    assert np.allclose(fitted["std"], pixels.double().std((0, 2, 3), correction=0))
 
 
 def test_a_constant_channel_is_only_centred() -> None:
@@ -295,8 +298,9 @@ def test_a_constant_channel_is_only_centred() -> None:
 def test_normalisation_of_the_model() -> None:
     task, pixels = ImageTask(normalize="model"), torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
     fitted = task.fit(pixels, "timm:resnet18")
-    assert np.allclose(fitted["mean"], 255 * np.array([0.485, 0.456, 0.406])) and np.allclose(fitted["std"], 255 * np.array([0.229, 0.224, 0.225]))
-    expected = (pixels.double() / 255 - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    assert np.allclose(fitted["mean"], 255 * mean.flatten()) and np.allclose(fitted["std"], 255 * std.flatten())
+    expected = (pixels.double() / 255 - mean) / std
     assert torch.allclose(task.collate(pixels, torch.arange(4), fitted, CPU, None), expected.float(), atol=1e-5)
 
 
