@@ -10,11 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.func import functional_call, grad_and_value, vmap
+
+from hf_datadiet.gradients.forward import Inputs, each, logits_of
 
 Engine = Literal["loop", "vmap"]
 VMAP_CHUNK = 32
@@ -34,7 +36,8 @@ class GradientNorms:
     """Callable `(inputs [B, ...], targets int64 [B]) -> NormsResult` for a model in eval mode.
 
     `loss(logits [1, C], targets [1])` must return the loss of that one example (a mean over one is fine); it must be
-    the plain loss, since smoothing or weight decay would change the score. `logits_of` takes the model's output.
+    the plain loss, since smoothing or weight decay would change the score. Inputs are a tensor or a dict of keyword
+    tensors; an output with `logits` is understood.
     Examples are independent only in eval mode: raises ValueError if any module is in train mode (BatchNorm would mix
     the batch, dropout would add noise).
     """
@@ -45,25 +48,23 @@ class GradientNorms:
         loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = nn.functional.cross_entropy,
         *,
         engine: Engine = "loop",
-        logits_of: Callable[[Any], torch.Tensor] = lambda output: output,
     ) -> None:
         self.model = model
         self.loss = loss
         self.engine = engine
-        self.logits_of = logits_of
 
-    def __call__(self, inputs: torch.Tensor, targets: torch.Tensor) -> NormsResult:
+    def __call__(self, inputs: Inputs, targets: torch.Tensor) -> NormsResult:
         """Norms, losses and logits of one batch, each example by itself."""
         if any(module.training for module in self.model.modules()):
             raise ValueError("per-example gradients need model.eval(): in train mode examples are not independent")
         return self._loop(inputs, targets) if self.engine == "loop" else self._vmap(inputs, targets)
 
-    def _loop(self, inputs: torch.Tensor, targets: torch.Tensor) -> NormsResult:
+    def _loop(self, inputs: Inputs, targets: torch.Tensor) -> NormsResult:
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         norms, losses, logits = [], [], []
         with torch.enable_grad():
             for i in range(len(targets)):
-                output = self.logits_of(self.model(inputs[i : i + 1]))
+                output = logits_of(self.model, each(lambda values, i=i: values[i : i + 1], inputs))
                 value = self.loss(output, targets[i : i + 1])
                 found = torch.autograd.grad(value, parameters, allow_unused=True)
                 norms.append(nn.utils.get_total_norm([gradient.float() for gradient in found if gradient is not None]))
@@ -71,16 +72,19 @@ class GradientNorms:
                 logits.append(output.detach().float())
         return NormsResult(torch.stack(norms), torch.stack(losses), torch.cat(logits))
 
-    def _vmap(self, inputs: torch.Tensor, targets: torch.Tensor) -> NormsResult:
+    def _vmap(self, inputs: Inputs, targets: torch.Tensor) -> NormsResult:
         trainable = {name: parameter.detach() for name, parameter in self.model.named_parameters() if parameter.requires_grad}
         fixed = {name: parameter.detach() for name, parameter in self.model.named_parameters() if not parameter.requires_grad}
         fixed |= dict(self.model.named_buffers())
 
-        def one(weights: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            output = self.logits_of(functional_call(self.model, {**weights, **fixed}, (x[None],)))
+        def one(weights: dict[str, torch.Tensor], x: Inputs, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            def model(*args: torch.Tensor, **kwargs: torch.Tensor) -> object:
+                return functional_call(self.model, {**weights, **fixed}, args, kwargs)
+
+            output = logits_of(model, each(lambda values: values[None], x))
             return self.loss(output, y[None]), output[0]
 
-        def norm_of(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        def norm_of(x: Inputs, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             gradients, (value, output) = grad_and_value(one, has_aux=True)(trainable, x, y)
             return torch.stack([gradient.float().square().sum() for gradient in gradients.values()]).sum().sqrt(), value, output
 
@@ -88,14 +92,14 @@ class GradientNorms:
         return NormsResult(norms.detach(), losses.detach().float(), logits.detach().float())
 
 
-def fastest_engine(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, logits_of: Callable[[Any], torch.Tensor]) -> Engine:
+def fastest_engine(model: nn.Module, inputs: Inputs, targets: torch.Tensor) -> Engine:
     """The engine that takes less time for this batch; `loop` where vmap cannot run the model. Leaves the model as it was."""
     seconds: dict[Engine, float] = {}
     was_training = model.training
     model.eval()
     try:
         for engine in ("loop", "vmap"):
-            norms = GradientNorms(model, engine=engine, logits_of=logits_of)
+            norms = GradientNorms(model, engine=engine)
             try:
                 norms(inputs, targets)
                 seconds[engine] = min(_timed(norms, inputs, targets) for _ in range(2))
@@ -107,7 +111,7 @@ def fastest_engine(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor
     return min(seconds, key=lambda engine: seconds[engine])
 
 
-def _timed(norms: GradientNorms, inputs: torch.Tensor, targets: torch.Tensor) -> float:
+def _timed(norms: GradientNorms, inputs: Inputs, targets: torch.Tensor) -> float:
     start = time.perf_counter()
     # Reading a value waits for the device.
     float(norms(inputs, targets).norms[0])

@@ -32,7 +32,7 @@ class BatchScore:
     """A score that is a pure function of one batch in eval mode.
 
     The names of the function's parameters say what it needs; the observe pass provides
-    `logits` float32 [B, C], `labels` int64 [B], `inputs` (the model's input, a tensor [B, ...]),
+    `logits` float32 [B, C], `labels` int64 [B], `inputs` (the model's input: a tensor [B, ...], or keyword tensors),
     `grad_norms` float32 [B], `example_id` int64 [B] and `seed` int. It returns [B].
     `seeded` is False for a score that no seed changes: it then has no standard error and no reliability.
     """

@@ -12,6 +12,8 @@ from datasets import Dataset, Features
 from numpy.typing import NDArray
 from torch import nn
 
+from hf_datadiet.gradients.forward import Inputs
+
 
 class Task(Protocol):
     """A frozen dataclass whose fields are the task's own recipe keys; a file defines `TASK`, the class itself.
@@ -37,12 +39,8 @@ class Task(Protocol):
 
     def collate(
         self, prepared: Any, rows: torch.Tensor, fitted: Mapping[str, Any], device: torch.device, augment: torch.Generator | None
-    ) -> torch.Tensor:
+    ) -> Inputs:
         """The model's input for int64 `rows` [B] (positions in `prepared`), augmented only with a generator."""
-        ...
-
-    def logits(self, output: Any) -> torch.Tensor:
-        """[B, C] from what the model returned."""
         ...
 
     def metrics(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:

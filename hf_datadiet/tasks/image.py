@@ -138,10 +138,6 @@ class ImageTask:
         std = torch.tensor(fitted["std"], dtype=torch.float32, device=device).view(1, 3, 1, 1)
         return (pixels.float() - mean) / std
 
-    def logits(self, output: torch.Tensor) -> torch.Tensor:
-        """timm models return logits."""
-        return output
-
     def metrics(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
         """Accuracy, as a fraction."""
         return {"accuracy": float((logits.argmax(1) == labels).double().mean())}

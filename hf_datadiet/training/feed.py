@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hf_datadiet.gradients.forward import Inputs
 from hf_datadiet.tasks.base import Task
 
 DEVICE_SHARE = 0.25
@@ -32,7 +33,7 @@ class Feed:
         """N."""
         return self.example_id.size
 
-    def inputs(self, rows: torch.Tensor, augment: torch.Generator | None = None) -> torch.Tensor:
+    def inputs(self, rows: torch.Tensor, augment: torch.Generator | None = None) -> Inputs:
         """The model's input for rows (positions 0..N-1, int64 [B]); augmented only with a generator."""
         return self.task.collate(self.prepared, rows, self.fitted, self.device, augment)
 

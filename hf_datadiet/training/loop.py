@@ -11,6 +11,7 @@ from torch import nn
 from transformers.optimization import get_scheduler
 
 from hf_datadiet.errors import RecipeError
+from hf_datadiet.gradients.forward import logits_of
 from hf_datadiet.recipe import Optimizer, Schedule, Training
 from hf_datadiet.training.feed import Feed, shuffled_batches, steps_per_epoch
 from hf_datadiet.training.randomness import Streams
@@ -59,7 +60,7 @@ def train(
             labels = feed.labels[batch.to(feed.device)]
             inputs = feed.inputs(batch, streams.augment)
             with autocast(feed.device, training.precision):
-                logits = feed.task.logits(model(inputs))
+                logits = logits_of(model, inputs)
             logits = logits.float()
             loss = nn.functional.cross_entropy(logits, labels, label_smoothing=training.label_smoothing)
             optimizer.zero_grad(set_to_none=True)

@@ -17,6 +17,7 @@ from torch import nn
 
 from hf_datadiet.errors import RecipeError
 from hf_datadiet.gradients import GradientNorms
+from hf_datadiet.gradients.forward import logits_of
 from hf_datadiet.records import Plan
 from hf_datadiet.scorers.base import BatchScore
 from hf_datadiet.training.feed import Feed
@@ -34,7 +35,7 @@ class Observation:
 def observe(model: nn.Module, feed: Feed, scorers: Mapping[str, BatchScore], seed: int, plan: Plan) -> Observation:
     """Observe all N rows of a feed; the model comes back in the mode it was in. `RecipeError` for outputs that are not finite."""
     needed = {need for scorer in scorers.values() for need in scorer.needs}
-    norms = GradientNorms(model, engine=plan.gradient_engine, logits_of=feed.task.logits) if "grad_norms" in needed else None
+    norms = GradientNorms(model, engine=plan.gradient_engine) if "grad_norms" in needed else None
     scores: dict[str, list[torch.Tensor]] = {name: [] for name in scorers}
     all_logits: list[torch.Tensor] = []
     was_training = model.training
@@ -51,7 +52,7 @@ def observe(model: nn.Module, feed: Feed, scorers: Mapping[str, BatchScore], see
                     logits, available["grad_norms"] = result.logits, result.norms
                 else:
                     with torch.no_grad():
-                        logits = feed.task.logits(model(inputs)).float()
+                        logits = logits_of(model, inputs).float()
                 available["logits"] = logits
                 for name, scorer in scorers.items():
                     scores[name].append(scorer.function(**{need: available[need] for need in scorer.needs}).float().cpu())

@@ -151,4 +151,4 @@ def measured_engine(session: Session, feed: Feed) -> Engine:
     rows = torch.arange(min(ENGINE_PROBE, len(feed)))
     with untouched_generators(session.device):
         model = session.new_model(feed, streams_for("probe", 0).init)
-        return fastest_engine(model, feed.inputs(rows), feed.labels[rows.to(session.device)], session.task.logits)
+        return fastest_engine(model, feed.inputs(rows), feed.labels[rows.to(session.device)])

@@ -194,7 +194,7 @@ def test_a_wrapped_output_is_unpacked(engine: norms.Engine) -> None:
             return {"logits": self.inner(x)}
 
     model, (inputs, targets) = Wrapped().eval(), batch(4)
-    got = GradientNorms(model, engine=engine, logits_of=lambda output: output["logits"])(inputs, targets)
+    got = GradientNorms(model, engine=engine)(inputs, targets)
     assert_exact(got.norms, model.inner, inputs, targets)
 
 
@@ -244,24 +244,24 @@ def test_fastest_engine_leaves_the_model_as_it_was(model: nn.Module, train_mode:
     inputs, targets = batch(4)
     model.train(train_mode)
     before = state_of(model)
-    assert norms.fastest_engine(model, inputs, targets, lambda output: output) in ENGINES
+    assert norms.fastest_engine(model, inputs, targets) in ENGINES
     assert_untouched(model, before)
 
 
 @pytest.mark.parametrize("faster", ENGINES)
 def test_fastest_engine_is_the_faster_one(model: nn.Module, faster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(norms, "_timed", lambda compute, inputs, targets: 1.0 if compute.engine == faster else 2.0)
-    assert norms.fastest_engine(model, *batch(4), lambda output: output) == faster
+    assert norms.fastest_engine(model, *batch(4)) == faster
 
 
 def test_control_flow_on_values_falls_back_to_loop() -> None:
     model, (inputs, targets) = Gated().eval(), batch(6)
     inputs[::2] -= 2
-    assert norms.fastest_engine(model, inputs, targets, lambda output: output) == "loop"
+    assert norms.fastest_engine(model, inputs, targets) == "loop"
     assert_exact(GradientNorms(model, engine="loop")(inputs, targets).norms, model, inputs, targets)
 
 
 def test_a_model_that_fails_in_both_engines_says_so() -> None:
     model, (inputs, targets) = nn.Sequential(nn.Flatten(), nn.Linear(5, 4)).eval(), batch(4)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        norms.fastest_engine(model, inputs, targets, lambda output: output)
+        norms.fastest_engine(model, inputs, targets)

@@ -1,0 +1,25 @@
+"""Call a model whatever its interface: a tensor or keyword tensors in, logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+
+Inputs: TypeAlias = torch.Tensor | Mapping[str, torch.Tensor]
+"""What a model takes for B examples: one tensor [B, ...], or keyword tensors that all begin with B."""
+
+
+def logits_of(model: nn.Module | Callable[..., Any], inputs: Inputs) -> torch.Tensor:
+    """[B, C]: the model's output, or the `logits` of it (transformers return them so)."""
+    output = model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
+    if isinstance(output, torch.Tensor):
+        return output
+    return output["logits"] if isinstance(output, Mapping) else output.logits
+
+
+def each(change: Callable[[torch.Tensor], torch.Tensor], inputs: Inputs) -> Inputs:
+    """`change` applied to every tensor of the inputs."""
+    return {name: change(value) for name, value in inputs.items()} if isinstance(inputs, Mapping) else change(inputs)
