@@ -107,9 +107,12 @@ def test_a_value_changed_by_another_program_is_noticed(tmp_path: Path) -> None:
     table = pq.read_table(path)
     pq.write_table(table, path, compression="zstd", row_group_size=3)
     assert plain(durable.read_parquet(path)[0]) == plain(table), "the same values in another layout are the same"
+    values = table["value"].to_pylist()
+    assert values[4] is None
     changes = [
         table.set_column(1, "value", pa.array(np.zeros(20, np.float32))),
         table.set_column(1, "value", table["value"].fill_null(0)),
+        table.set_column(1, "value", pa.array([*values[:4], values[5], None, *values[6:]], pa.float32())),
         table.set_column(0, "example_id", table["example_id"].cast(pa.int32())),
         table.rename_columns(["example_id", "value", "name", "reasons"]),
         table.slice(1),

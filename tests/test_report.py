@@ -351,11 +351,11 @@ def test_an_imbalance_is_worth_a_warning() -> None:
 # Markdown
 
 
-HOSTILE = ("a|b", "two\nlines", "back\\slash|pipe\\", "\r\n|", "<b>", "`code`")
+HOSTILE = ("a|b", "two\nlines", "back\\slash|pipe\\", "\r\n|", "<b>", "both\\|")
 
 
 def tables(text: str) -> list[list[list[str]]]:
-    """The tables as a CommonMark parser with GitHub's tables sees them: rows of cells."""
+    """The tables as a CommonMark parser with GitHub's tables shows them: rows of cells."""
     found: list[list[list[str]]] = []
     for token in MarkdownIt("commonmark").enable("table").parse(text):
         if token.type == "table_open":
@@ -363,7 +363,7 @@ def tables(text: str) -> list[list[list[str]]]:
         elif token.type == "tr_open":
             found[-1].append([])
         elif token.type == "inline" and found and token.level >= 4:
-            found[-1][-1].append(token.content)
+            found[-1][-1].append("".join(child.content for child in token.children or ()))
     return found
 
 
@@ -393,13 +393,9 @@ def test_tables_are_well_formed(name: str) -> None:
 def test_hostile_names_of_classes_stay_in_their_cells() -> None:
     report = hostile_report()
     classes = [row[0] for table in tables(to_markdown(report)) for row in table[1:] if table[0][:2] == ["class", "rows"]]
-    assert [unescape(name) for name in classes] == ["a|b", "two lines", "back\\slash|pipe\\", "|", "<b>", "`code`"]
+    assert classes == ["a|b", "two lines", "back\\slash|pipe\\", "|", "<b>", "both\\|"]
     assert "- 6 rows: class quota two lines keeps 0 of 2" in to_markdown(report).splitlines()
     assert "two\nlines" in [entry["class"] for entry in as_json(report)["selections"][0]["per_class"]], "JSON keeps the name as it is"
-
-
-def unescape(cell: str) -> str:
-    return re.sub(r"\\([\\|])", r"\1", cell).strip()
 
 
 def test_the_report_names_what_it_was_made_with() -> None:
