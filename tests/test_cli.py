@@ -11,11 +11,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from datasets import DatasetDict, load_dataset, load_from_disk
 
 import hf_datadiet
 from hf_datadiet import cli
+from hf_datadiet.scorers.base import BatchScore
 from hf_datadiet.store import RunFolder
 from tests.synthetic import pictures
 
@@ -345,11 +347,25 @@ def test_prune_by_every_kind_of_budget(copy: Path, call: Callable[..., Said]) ->
     assert call("prune", copy, "--name", "half", "--score", "el2n", "--keep", "0.5").code == 0, "the same again is no mistake"
 
 
-def test_a_run_with_plugins_is_pruned_with_plugins(copy: Path, call: Callable[..., Said]) -> None:
-    words = ["prune", copy, "--name", "mine", "--keep", "5", "--score", "el2n", "--strategy", "tests.test_prune:From", "--set", "start=2"]
-    assert call(*words).code == 2
-    said = call(*words, "--allow-plugins", "--write", "parquet")
+def largest_logit(logits: torch.Tensor) -> torch.Tensor:
+    return logits.max(1).values
+
+
+PLUGIN = BatchScore(largest_logit, "easier")
+
+
+def test_scores_and_strategies_from_outside_are_admitted_on_request(here: Path, call: Callable[..., Said]) -> None:
+    words: list[object] = ["score", "toy.yaml", "--limit", "40", "--out", "run", "score.seeds=1", "score.scores=[tests.test_cli:PLUGIN]"]
+    refused = call(*words)
+    assert refused.code == 2 and "--allow-plugins" in refused.err and not Path("run").exists()
+    assert call(*words, "--allow-plugins").code == 0
+    name = "largest_logit"
+    words = ["prune", "run", "--name", "mine", "--keep", "5", "--score", name, "--strategy", "tests.test_prune:From", "--set", "start=2"]
+    refused = call(*words, "--write", "parquet")
+    assert refused.code == 2 and "--allow-plugins" in refused.err
+    said = call(*words, "--write", "parquet", "--allow-plugins")
     assert said.code == 0 and said.out.startswith("5 rows kept")
+    assert name in load_dataset("run/selections/mine/dataset")["train"].column_names
 
 
 def test_evaluate_and_report(copy: Path, call: Callable[..., Said]) -> None:
