@@ -238,6 +238,7 @@ def _write_report(recipe: Recipe, folder: RunFolder) -> Report:
     table = folder.load_scores()
     files = {name: meaning for name, meaning in FILES.items() if list(folder.path.glob(name))}
     task = {
+        "kind": recipe.task.kind,
         "model": recipe.task.model,
         "epochs": recipe.task.training.epochs,
         "score_epochs": recipe.score_epochs,

@@ -66,7 +66,7 @@ class LabelNoise:
 class SourceSpec:
     """Where the rows come from: an embedded `sample`, or a local `path` (parquet file or folder, save_to_disk folder).
 
-    `columns` names roles ("image", "label") where the features do not tell. `limit` keeps that many rows, drawn per
+    `columns` names roles ("image", "text", "label") where the features do not tell. `limit` keeps that many rows, drawn per
     class with `limit_seed`; ids stay those of the full split.
     """
 
@@ -86,18 +86,24 @@ class SourceSpec:
         return self
 
 
+def _sgd(value: Any) -> Any:
+    """A field that has this default for SGD only: for another optimizer null, that is torch's own default."""
+    return Field(default_factory=lambda checked: value if checked.get("name") == "SGD" else None)
+
+
 @dataclass(frozen=True, config=STRICT_KEYS)
 class Optimizer:
-    """A class of `torch.optim` and its parameters; a parameter that is not given keeps torch's default.
+    """A class of `torch.optim` and its parameters; a parameter that is null keeps torch's default.
 
-    The default is that of arXiv 2107.07075 (the authors' `run_full_data.py`): Nesterov SGD, 0.9, weight decay 5e-4.
+    The default is that of arXiv 2107.07075 (the authors' `run_full_data.py`): Nesterov SGD, 0.9, weight decay 5e-4. With
+    another name, what is not given is null.
     """
 
     name: str = "SGD"
-    lr: Annotated[float, Field(gt=0)] = 0.1
-    momentum: Annotated[float, Field(ge=0, lt=1)] | None = 0.9
-    nesterov: bool | None = True
-    weight_decay: Annotated[float, Field(ge=0)] | None = 5e-4
+    lr: Annotated[float, Field(gt=0)] | None = _sgd(0.1)
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = _sgd(0.9)
+    nesterov: bool | None = _sgd(True)
+    weight_decay: Annotated[float, Field(ge=0)] | None = _sgd(5e-4)
 
 
 @dataclass(frozen=True, config=STRICT_KEYS)
@@ -136,7 +142,7 @@ class Training:
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class TaskSpec:
-    """What is learned. `options` are the task's own keys (image: image_size, stem, normalize, crop, flip)."""
+    """What is learned. `options` are the task's own keys (image: image_size, stem, ...; text: tokenizer, ...)."""
 
     kind: Name = "image"
     model: str = "timm:resnet18"
@@ -280,7 +286,9 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     try:
         return TypeAdapter(cls).validate_python(dict(values))
     except ValidationError as error:
-        faults = [_fault(cls, detail, where) for detail in error.errors(include_url=False)]
+        # A default that depends on a faulty field is no fault of its own.
+        details = [detail for detail in error.errors(include_url=False) if detail["type"] != "default_factory_not_called"]
+        faults = [_fault(cls, detail, where) for detail in details]
         raise RecipeError("; ".join(dict.fromkeys(faults))) from None
 
 

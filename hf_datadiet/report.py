@@ -38,7 +38,7 @@ def build_report(
 ) -> Report:
     """Everything there is to say about a run.
 
-    `task`: model and training as plain values; `seed_seconds`: wall seconds of each scoring seed, {"train", "observe"};
+    `task`: kind, model and training as plain values; `seed_seconds`: wall seconds of each scoring seed, {"train", "observe"};
     `files`: what lies where, relative to the run folder.
     """
     labelled = table.label != UNLABELLED
@@ -57,7 +57,7 @@ def build_report(
         correlations=tuple(_correlations(table, labelled, selections)),
         selections=kept,
         evaluations=judged,
-        warnings=tuple(_warnings(scores, kept)),
+        warnings=tuple(_warnings(scores, kept, task)),
         costs=_costs(seed_seconds, judged),
         files=files,
         provenance=dataclasses.asdict(table.provenance),
@@ -228,7 +228,9 @@ def _costs(seed_seconds: Sequence[Mapping[str, float]], evaluations: Sequence[Ma
     }
 
 
-def _warnings(scores: Sequence[Mapping[str, Any]], selections: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
+def _warnings(
+    scores: Sequence[Mapping[str, Any]], selections: Sequence[Mapping[str, Any]], task: Mapping[str, Any]
+) -> Iterable[dict[str, Any]]:
     by_column = {score["column"]: score for score in scores}
     for selection in selections:
         score = by_column.get(selection["score"])
@@ -236,6 +238,9 @@ def _warnings(scores: Sequence[Mapping[str, Any]], selections: Sequence[Mapping[
         if score is not None and score["score"] == "grand" and score["epoch"] == 0:
             text = f"{name} goes by GraNd at initialisation, which did not reproduce as a way to prune (arXiv 2303.14753)"
             yield {"kind": "grand at initialisation", "selection": name, "value": score["epoch"], "text": text}
+        if score is not None and task.get("kind") == "text" and score["epoch"] == 0 and score["higher_is"] != "neither":
+            text = f"{name} goes by {score['column']}, from before the first epoch: scores of text mean little there (arXiv 2211.05610)"
+            yield {"kind": "text before one epoch", "selection": name, "value": 0, "text": text}
         if score is not None and score["reliability"] is not None and score["reliability"] < LOW_RELIABILITY:
             measured = f"{score['reliability']:.2f} (1 is perfect)"
             text = f"{name} goes by {score['column']}, whose ranking is unreliable: {measured}; add seeds or epochs"

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_datadiet.errors import RecipeError
-from hf_datadiet.recipe import Recipe, load_recipe, parse_overrides, recipe_from, recipes_folder, to_yaml, with_overrides
+from hf_datadiet.recipe import Optimizer, Recipe, build, load_recipe, parse_overrides, recipe_from, recipes_folder, to_yaml, with_overrides
 
 FULL: dict[str, Any] = {
     "source": {
@@ -196,6 +196,15 @@ def test_moments_and_what_plain_names_mean() -> None:
     assert with_score(keep_weights="none").kept_epochs == ()
     assert with_score(observe_at=(0, 3), keep_weights="moments").kept_epochs == (0, 3, 10)
     assert with_score(keep_weights=(4, 0, 4)).kept_epochs == (0, 4)
+
+
+def test_the_papers_values_are_defaults_of_sgd_only() -> None:
+    assert Optimizer() == Optimizer("SGD", 0.1, 0.9, True, 5e-4)
+    assert Optimizer("AdamW") == Optimizer("AdamW", None, None, None, None)
+    assert build(Optimizer, {"lr": 0.5, "momentum": None}, "x") == Optimizer("SGD", 0.5, None, True, 5e-4)
+    with pytest.raises(RecipeError) as error:
+        build(Optimizer, {"name": 3}, "x")
+    assert str(error.value) == "x.name: input should be a valid string, not 3"
 
 
 GROWS = {"score.seeds", "source.path", "source.sample"}

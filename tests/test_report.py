@@ -323,6 +323,15 @@ def test_grand_at_initialisation_is_worth_a_warning() -> None:
     assert kinds(reported(el2n, [selection(el2n, el2n.example_id[HALF], score="el2n_e0")], [])) == []
 
 
+def test_text_before_one_epoch_is_worth_a_warning() -> None:
+    table = score_table()
+    chosen = [selection(table, table.example_id[[6, 8, 9, 10, 11]], score=name) for name in ("el2n_e0", "el2n")]
+    for kind, expected in (("text", ["keep-50 goes by el2n_e0, from before the first epoch"]), ("image", [])):
+        made = build_report(table, chosen, [], task={**TASK, "kind": kind}, seed_seconds=SECONDS, files=FILES)
+        found = [warning["text"] for warning in made.warnings if warning["kind"] == "text before one epoch"]
+        assert [text.partition(":")[0] for text in found] == expected
+
+
 def test_the_hardest_few_are_worth_a_warning() -> None:
     label = np.arange(20) % 2
     table = score_table(20, label=label, classes=("cat", "dog"))

@@ -8,13 +8,18 @@ Range: [0, inf). Direction: neither. Cost: none beyond reading the data; no seed
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
+from hf_datadiet.errors import RecipeError
 from hf_datadiet.scorers.base import BatchScore
 
 
-def input_norm(inputs: torch.Tensor) -> torch.Tensor:
+def input_norm(inputs: torch.Tensor | Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Euclidean norm of each example's input: inputs [B, ...] of any real dtype -> float32 [B], >= 0."""
+    if isinstance(inputs, Mapping):
+        raise RecipeError("input_norm is for inputs that are numbers, not tokens; leave it out of score.scores")
     return torch.linalg.vector_norm(inputs.float().flatten(start_dim=1), dim=1)
 
 

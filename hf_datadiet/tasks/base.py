@@ -8,10 +8,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from datasets import Dataset, Features
+from datasets import ClassLabel, Dataset, Features, Value
 from numpy.typing import NDArray
 from torch import nn
 
+from hf_datadiet.errors import SourceError
 from hf_datadiet.gradients.forward import Inputs
 
 
@@ -25,8 +26,15 @@ class Task(Protocol):
         """The columns of the roles ("label" always among them), or a `SourceError` that lists the candidates."""
         ...
 
-    def prepare(self, dataset: Dataset, ids: NDArray[np.int64], columns: Mapping[str, str], cache: Path, key: str) -> Any:
-        """Decode or tokenise the rows `ids` once, into files below `cache` named by `key`; reuse what lies there."""
+    def prepare(self, dataset: Dataset, ids: NDArray[np.int64], columns: Mapping[str, str], cache: Path, key: str, like: Any = None) -> Any:
+        """Decode or tokenise the rows `ids` once, into files below `cache` named by `key`; reuse what lies there.
+
+        `like`: for held-out rows, the prepared training rows, whose vocabulary (if there is one) they share.
+        """
+        ...
+
+    def lengths(self, prepared: Any) -> NDArray[np.int64] | None:
+        """Tokens of each row, int64 [N]: rows of similar length share a training batch. None if all rows are alike."""
         ...
 
     def fit(self, prepared: Any, model: str) -> Mapping[str, Any]:
@@ -46,3 +54,24 @@ class Task(Protocol):
     def metrics(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
         """Metrics over all T test rows, as fractions; "accuracy" among them."""
         ...
+
+
+def label_column(features: Features, named: str | None) -> str:
+    """The column of labels: the one named, else the only `ClassLabel`, else the column called "label"."""
+    candidates = [name for name, kind in features.items() if isinstance(kind, ClassLabel)]
+    plain = [name for name, kind in features.items() if name == "label" and isinstance(kind, Value)]
+    return the_column(features, "label", candidates or plain, named)
+
+
+def the_column(features: Features, role: str, candidates: list[str], named: str | None) -> str:
+    """The column named, else the only candidate, else the candidate called like the role; otherwise a `SourceError`."""
+    if named is not None:
+        if named not in features:
+            raise SourceError(f"source.columns.{role} names {named!r}; the dataset has: {', '.join(features)}")
+        return named
+    if len(candidates) > 1 and role in candidates:
+        return role
+    if len(candidates) != 1:
+        which = f"{len(candidates)} ({', '.join(candidates)})" if candidates else f"none among {', '.join(features)}"
+        raise SourceError(f"cannot tell the {role} column: candidates are {which}; name it with source.columns.{role}=NAME")
+    return candidates[0]

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import timm
 import torch
-from datasets import ClassLabel, Dataset, Features, Image, Value
+from datasets import Dataset, Features, Image
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 from pydantic import ConfigDict, Field
@@ -23,6 +23,7 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from hf_datadiet.errors import RecipeError, SourceError
+from hf_datadiet.tasks.base import label_column, the_column
 
 SMALL = 64
 """Up to this many pixels a side, `stem: auto` gives a ResNet the 3x3 stem without pooling (as the paper's ResNet18)."""
@@ -50,10 +51,15 @@ class ImageTask:
         unknown = set(named) - {"image", "label"}
         if unknown:
             raise RecipeError(f"source.columns: an image task has no role {sorted(unknown)[0]!r}; its roles are image and label")
-        wanted = {"image": Image, "label": ClassLabel}
-        return {role: _column(features, role, feature, named.get(role)) for role, feature in wanted.items()}
+        images = [name for name, kind in features.items() if isinstance(kind, Image)]
+        return {"image": the_column(features, "image", images, named.get("image")), "label": label_column(features, named.get("label"))}
 
-    def prepare(self, dataset: Dataset, ids: NDArray[np.int64], columns: Mapping[str, str], cache: Path, key: str) -> torch.Tensor:
+    def lengths(self, prepared: torch.Tensor) -> None:
+        """Images of one run are all of one size."""
+
+    def prepare(
+        self, dataset: Dataset, ids: NDArray[np.int64], columns: Mapping[str, str], cache: Path, key: str, like: Any = None
+    ) -> torch.Tensor:
         """uint8 [N, 3, H, W], memory-mapped from `cache`."""
         path = cache / f"images-{key}-{self.image_size or 'native'}.npy"
         if not path.exists():
@@ -169,22 +175,6 @@ def crop_and_flip(pixels: torch.Tensor, crop: int, flip: bool, generator: torch.
 def _reflect(index: torch.Tensor, size: int) -> torch.Tensor:
     index = index.abs()
     return torch.where(index >= size, 2 * (size - 1) - index, index)
-
-
-def _column(features: Features, role: str, feature: type, named: str | None) -> str:
-    if named is not None:
-        if named not in features:
-            raise SourceError(f"source.columns.{role} names {named!r}; the dataset has: {', '.join(features)}")
-        return named
-    found = [name for name, kind in features.items() if isinstance(kind, feature)]
-    if not found and role == "label":
-        found = [name for name, kind in features.items() if name == "label" and isinstance(kind, Value)]
-    if len(found) > 1 and role in found:
-        return role
-    if len(found) != 1:
-        which = f"{len(found)} ({', '.join(found)})" if found else f"none among {', '.join(features)}"
-        raise SourceError(f"cannot tell the {role} column: candidates are {which}; name it with source.columns.{role}=NAME")
-    return found[0]
 
 
 def _rgb(image: Any, row: int) -> Pillow.Image:

@@ -56,7 +56,7 @@ def train(
         loss_sum = torch.zeros((), device=feed.device)
         correct = torch.zeros((), device=feed.device)
         shown, first = 0, done
-        for batch in shuffled_batches(rows, training.batch_size, streams.order):
+        for batch in shuffled_batches(rows, training.batch_size, streams.order, feed.lengths):
             labels = feed.labels[batch.to(feed.device)]
             inputs = feed.inputs(batch, streams.augment)
             with autocast(feed.device, training.precision):

@@ -65,21 +65,23 @@ class Session:
         return self._feed(prepared, fitted, ids, self.pinned.label[ids])
 
     def test_feed(self, train: Feed) -> Feed:
-        """The T held-out rows, normalised as the training rows are."""
+        """The T held-out rows, normalised and tokenised as the training rows are."""
         if self.pinned.test is None:
             raise RecipeError("the recipe holds no rows out; set source.test.split=NAME or source.test.fraction=0.2")
         spec = self.recipe.source.test
         split = spec.split if spec is not None and spec.split is not None else self.pinned.record.split
-        prepared = self._prepare(self.pinned.test, self.pinned.test_id, split)
+        prepared = self._prepare(self.pinned.test, self.pinned.test_id, split, train.prepared)
         return self._feed(prepared, train.fitted, self.pinned.test_id, self.pinned.test_label)
 
-    def _prepare(self, dataset: Dataset, ids: NDArray[np.int64], split: str) -> Any:
+    def _prepare(self, dataset: Dataset, ids: NDArray[np.int64], split: str, like: Any = None) -> Any:
         key = hashlib.sha256(f"{self.pinned.record.digest}{split}".encode() + ids.tobytes()).hexdigest()[:16]
-        return self.task.prepare(dataset, ids, self.pinned.record.columns, self.folder.path / "cache", key)
+        return self.task.prepare(dataset, ids, self.pinned.record.columns, self.folder.path / "cache", key, like)
 
     def _feed(self, prepared: Any, fitted: Mapping[str, Any], ids: NDArray[np.int64], label: NDArray[np.int32]) -> Feed:
         labels = torch.from_numpy(label.astype(np.int64)).to(self.device)
-        return Feed(self.task, on_device(prepared, self.device), fitted, ids, labels, self.device)
+        lengths = self.task.lengths(prepared)
+        grouped = None if lengths is None else torch.from_numpy(lengths)
+        return Feed(self.task, on_device(prepared, self.device), fitted, ids, labels, self.device, grouped)
 
     def new_model(self, feed: Feed, init_seed: int) -> torch.nn.Module:
         """A fresh model on the device, its weights drawn on the CPU so that every device starts alike."""

@@ -6,12 +6,17 @@ import re
 from itertools import takewhile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 
 from hf_datadiet import registry
+from hf_datadiet.evaluate import evaluate_run
+from hf_datadiet.prune import prune_run
 from hf_datadiet.recipe import Recipe, build, load_recipe, recipe_from, recipes_folder, to_yaml
+from hf_datadiet.score import score_run
 from hf_datadiet.scorers.base import BatchScore
+from hf_datadiet.store import RunFolder
 
 RECIPES = sorted(recipes_folder().glob("*.yaml"))
 
@@ -64,3 +69,28 @@ def test_its_names_exist(path: Path) -> None:
         registry.find("selectors", spec.strategy or "hardest")
     library, _, model = recipe.task.model.partition(":")
     assert library != "timm" or timm.is_model(model)
+
+
+def test_the_docstrings_recipe_runs(tmp_path: Path) -> None:
+    recipe = load_recipe(
+        recipes_folder() / "docstrings.yaml",
+        [
+            "source.limit=60",
+            "source.test.fraction=0.02",
+            "task.training.epochs=2",
+            "score.seeds=2",
+            "evaluate.seeds=2",
+            "task.vocab_size=300",
+        ],
+    )
+    folder = RunFolder(tmp_path / "run")
+    table = score_run(recipe, folder, command="test", progress=False)
+    assert {"el2n", "el2n_e1", "grand", "grand_e1", "forgetting"} <= set(table.columns) and len(table.example_id) == 60
+    assert all(np.isfinite(column.mean).all() for column in table.columns.values())
+    for spec in recipe.prune:
+        prune_run(folder, spec, command="test")
+    evaluation = evaluate_run(recipe, folder, command="test", progress=False)
+    assert {"full", "keep-70"} <= set(evaluation.arms)
+    caches = [path.name for path in (folder.path / "cache").iterdir()]
+    assert sum(name.startswith("tokenizer-") for name in caches) == 1, "held-out rows share the tokenizer"
+    assert sum(name.startswith("tokens-") for name in caches) == 2

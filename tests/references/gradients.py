@@ -8,15 +8,23 @@ import math
 import torch
 from torch import nn
 
+from hf_datadiet.gradients.forward import Inputs
 
-def norms(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, dtype: torch.dtype = torch.float64) -> list[float]:
-    """||grad of -log p_y over all trainable parameters||_2 of each example, the model in the mode it is in."""
+
+def norms(model: nn.Module, inputs: Inputs, targets: torch.Tensor, dtype: torch.dtype = torch.float64) -> list[float]:
+    """||grad of -log p_y over all trainable parameters||_2 of each example, the model in the mode it is in.
+
+    Keyword tensors (token ids, masks) keep their type, and the output has `logits`.
+    """
     twin = copy.deepcopy(model).to(dtype)
     found = []
     for position in range(len(targets)):
         for parameter in twin.parameters():
             parameter.grad = None
-        logits = twin(inputs[position : position + 1].to(dtype))
+        if isinstance(inputs, torch.Tensor):
+            logits = twin(inputs[position : position + 1].to(dtype))
+        else:
+            logits = twin(**{name: values[position : position + 1] for name, values in inputs.items()}).logits
         log_p = logits[0] - logits[0].logsumexp(dim=0)
         (-log_p[targets[position]]).backward()
         squares = [float(p.grad.double().square().sum()) for p in twin.parameters() if p.requires_grad and p.grad is not None]

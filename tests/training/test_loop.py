@@ -217,7 +217,7 @@ def test_bf16_trains_in_mixed_precision() -> None:
 @pytest.mark.parametrize(
     ("optimizer", "message"),
     [
-        ({"name": "AdamW", "lr": 0.01}, "AdamW does not take these parameters.*set the others to null"),
+        ({"name": "AdamW", "momentum": 0.9}, "AdamW does not take these parameters.*set the others to null"),
         ({"name": "SGD", "momentum": 0.0}, "SGD does not take these parameters.*Nesterov"),
         ({"name": "SGDD"}, "torch.optim has no optimizer 'SGDD'"),
         ({"name": "lr_scheduler"}, "torch.optim has no optimizer 'lr_scheduler'"),
@@ -228,8 +228,8 @@ def test_an_optimizer_that_does_not_fit(optimizer: dict[str, Any], message: str)
         run(toy_model(), optimizer=optimizer)
 
 
-def test_adamw_fits_without_momentum() -> None:
-    curve, _ = run(toy_model(), optimizer={"name": "AdamW", "lr": 0.01, "momentum": None, "nesterov": None})
+def test_adamw_needs_nothing_but_its_name() -> None:
+    curve, _ = run(toy_model(), optimizer={"name": "AdamW", "lr": 0.01})
     assert curve[-1]["loss"] < curve[0]["loss"]
 
 

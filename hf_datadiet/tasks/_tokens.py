@@ -1,0 +1,203 @@
+"""Texts as token ids on disk: a tokenizer that is loaded or learned, and flat arrays that are memory-mapped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from hf_datadiet.durable import replacing
+from hf_datadiet.errors import RecipeError, SourceError
+
+BATCH = 1000
+"""Rows that are tokenised at a time."""
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+
+CANNOT_LOAD = (OSError, ValueError, TypeError, ImportError, LookupError, RuntimeError)
+"""What transformers raises for a name or folder that it cannot use."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """N tokenised rows. Row i has the tokens `ids[offsets[i]:offsets[i + 1]]`.
+
+    `ids` int32 [T] and `types` uint8 [T] (0 first text, 1 second) are memory-mapped; `offsets` int64 [N + 1].
+    `n_truncated`: rows that were longer than `max_length`. `fingerprint` is that of the tokenizer.
+    """
+
+    ids: torch.Tensor
+    types: torch.Tensor
+    offsets: torch.Tensor
+    n_truncated: int
+    tokenizer: Any = field(repr=False)
+    fingerprint: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk."""
+        return self.ids.nbytes + self.types.nbytes + self.offsets.nbytes
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of some rows, read batch by batch."""
+
+    dataset: Dataset
+    ids: NDArray[np.int64]
+    columns: Mapping[str, str]
+
+    def batches(self) -> Iterator[tuple[NDArray[np.int64], list[list[str]]]]:
+        """(row ids, [texts] or [texts, second texts])."""
+        names = [self.columns[role] for role in ("text", "text_pair") if role in self.columns]
+        plain = self.dataset.select_columns(list(dict.fromkeys(names))).with_format(None)
+        for start in range(0, len(self.ids), BATCH):
+            rows = self.ids[start : start + BATCH]
+            found = plain[rows.tolist()]
+            for name in names:
+                odd = [(row, value) for row, value in zip(rows, found[name], strict=True) if not isinstance(value, str)]
+                if odd:
+                    row, value = odd[0]
+                    what = "null" if value is None else type(value).__name__
+                    raise SourceError(f"row {row} has no text in column {name!r} (it is {what}); mend or drop the row ({len(odd)} like it)")
+            yield rows, [found[name] for name in names]
+
+    def each(self) -> Iterator[str]:
+        """Every text."""
+        for _, columns in self.batches():
+            for texts in columns:
+                yield from texts
+
+
+def tokenised(texts: Texts, tokenizer: Any, fingerprint: str, max_length: int, folder: Path) -> Tokens:
+    """The tokens of all rows, cut to `max_length`, memory-mapped from `folder`; made there if it does not exist."""
+    if not folder.exists():
+        _write(folder, texts, tokenizer, max_length)
+    # Copy on write: torch wants writable memory, and the files must not change.
+    ids, types = (np.memmap(folder / name, dtype, "c") for name, dtype in (("ids.int32", np.int32), ("types.uint8", np.uint8)))
+    return Tokens(
+        ids=torch.from_numpy(ids),
+        types=torch.from_numpy(types),
+        offsets=torch.from_numpy(np.load(folder / "offsets.npy")),
+        n_truncated=json.loads((folder / "about.json").read_text())["n_truncated"],
+        tokenizer=tokenizer,
+        fingerprint=fingerprint,
+    )
+
+
+def _write(folder: Path, texts: Texts, tokenizer: Any, max_length: int) -> None:
+    """Tokenise into `folder`, which appears whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary.mkdir()
+    try:
+        lengths, n_truncated = [np.zeros(1, np.int64)], 0
+        with (temporary / "ids.int32").open("wb") as ids, (temporary / "types.uint8").open("wb") as types:
+            for rows, columns in texts.batches():
+                made = tokenizer(*columns, truncation=True, max_length=max_length, return_token_type_ids=True, verbose=False)
+                length = np.array([len(row) for row in made["input_ids"]], np.int64)
+                if not length.all():
+                    raise SourceError(f"row {rows[length.argmin()]} has a text without any token; mend or drop the row")
+                np.concatenate([np.asarray(row, np.int32) for row in made["input_ids"]]).tofile(ids)
+                np.concatenate([np.asarray(row, np.uint8) for row in made["token_type_ids"]]).tofile(types)
+                lengths.append(length)
+                n_truncated += _longer(tokenizer, columns, np.flatnonzero(length == max_length), max_length)
+        np.save(temporary / "offsets.npy", np.concatenate(lengths).cumsum())
+        (temporary / "about.json").write_text(json.dumps({"n_truncated": n_truncated}))
+        temporary.rename(folder)
+    except OSError:
+        # Another process may have been first; its files are the same.
+        if not folder.exists():
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _longer(tokenizer: Any, columns: list[list[str]], full: NDArray[np.int64], max_length: int) -> int:
+    """How many of the rows `full`, which have max_length tokens, would have more."""
+    if full.size == 0:
+        return 0
+    whole = tokenizer(*[[texts[position] for position in full] for texts in columns], truncation=False, verbose=False)
+    return sum(len(row) > max_length for row in whole["input_ids"])
+
+
+def trained_tokenizer(texts: Texts, vocab_size: int, path: Path) -> Any:
+    """A tokenizer learned from the texts, kept at `path`; the one that lies there, if there is one."""
+    if not path.exists():
+        with replacing(path) as temporary:
+            learn(texts.each(), vocab_size).save(str(temporary))
+    return PreTrainedTokenizerFast(tokenizer_file=str(path), model_input_names=list(INPUTS), **SPECIAL)
+
+
+def learn(texts: Iterator[str], vocab_size: int) -> Tokenizer:
+    """A lower-case byte-level BPE tokenizer with BERT's special tokens; the same texts give the same tokenizer.
+
+    WordPiece would not: its trainer numbers the tokens inside words in the order of a hash table, which differs from run to run.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL.values()),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    first, second = ((SPECIAL[name], tokenizer.token_to_id(SPECIAL[name])) for name in ("cls_token", "sep_token"))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[first, second]
+    )
+    return tokenizer
+
+
+def loaded_tokenizer(name: str) -> Any:
+    """The tokenizer of a folder or of a name on the Hub."""
+    where = place(name, "task.tokenizer")
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+    except CANNOT_LOAD as error:
+        raise RecipeError(f"task.tokenizer {name} cannot be loaded: {reason_of(error)}") from error
+    if tokenizer.pad_token_id is None:
+        raise RecipeError(
+            f"task.tokenizer {name} has no pad token; add one (tokenizer.pad_token = tokenizer.eos_token) and save it to a folder"
+        )
+    return tokenizer
+
+
+def fingerprint_of(tokenizer: Any) -> str:
+    """Of what decides the tokens. Taken before the first use: truncation becomes part of a tokenizer's state."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    text = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    return hashlib.sha256(f"{type(tokenizer).__name__} {text}".encode()).hexdigest()
+
+
+def place(name: str, key: str) -> str:
+    """A name on the Hub as it is, a folder with ~ and variables replaced."""
+    path = os.path.expandvars(name)
+    if not path.startswith((".", "/", "~")):
+        return path
+    if not Path(path).expanduser().is_dir():
+        raise RecipeError(f"{key}: there is no folder {name}; name another, or a model on the Hub (org/name)")
+    return str(Path(path).expanduser())
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what a library says."""
+    text = str(error.args[0]) if error.args else ""
+    return (text.strip().splitlines() or [type(error).__name__])[0].rstrip(".")
