@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +27,13 @@ class Task(Protocol):
 
     def prepare(self, dataset: Dataset, ids: NDArray[np.int64], columns: Mapping[str, str], cache: Path, key: str) -> Any:
         """Decode or tokenise the rows `ids` once, into files below `cache` named by `key`; reuse what lies there."""
+        ...
+
+    def prepare_batch(self, values: Mapping[str, Sequence[Any]], rows: Sequence[int], fitted: Mapping[str, Any]) -> Any:
+        """The same of B >= 1 rows in memory, for a model that was trained with `fitted`.
+
+        `values[role]` holds what a dataset gives for each row; `rows` are their numbers in messages.
+        """
         ...
 
     def fit(self, prepared: Any, model: str) -> Mapping[str, Any]:
