@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the same names once more, for type checkers and editors
     from hf_datadiet.errors import DataDietError
     from hf_datadiet.evaluate import evaluate_selections
+    from hf_datadiet.mapping import ExampleScorer
     from hf_datadiet.prune import prune_dataset
     from hf_datadiet.records import (
         ArmResult,
@@ -32,6 +33,7 @@ __all__ = [
     "ArmResult",
     "DataDietError",
     "EvaluationTable",
+    "ExampleScorer",
     "Plan",
     "Provenance",
     "Report",
@@ -49,6 +51,7 @@ __all__ = [
 _NAMES_BY_MODULE = {
     "errors": ["DataDietError"],
     "evaluate": ["evaluate_selections"],
+    "mapping": ["ExampleScorer"],
     "prune": ["prune_dataset"],
     "records": [
         "ArmResult",

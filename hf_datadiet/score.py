@@ -84,6 +84,7 @@ def _train_seeds(session: Session, seeds: Sequence[int], progress: Progress) -> 
     recipe = session.recipe
     progress.note(f"preparing {len(session.labelled)} rows of {session.pinned.record.name}")
     feed = session.train_feed()
+    session.folder.save_fitted(feed.fitted)
     plan = decide_plan(session, feed)
     for position, seed in enumerate(seeds):
 

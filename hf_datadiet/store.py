@@ -2,6 +2,7 @@
 
     recipe.yaml               the resolved recipe          source.json   the pinned source
     run.json                  what makes this run this run plan.json     what must be equal for equal bits
+    fitted.json               what the task took from the rows to be scored (normalisation)
     seeds/000/                one folder per scoring seed; its done.json, written last, holds the digest of every file
     scores.parquet            one row per example          seeds.parquet one row per example, seed and moment
     label_noise.parquet       what `source.label_noise` changed
@@ -112,6 +113,16 @@ class RunFolder:
     def save_plan(self, plan: Plan) -> None:
         """Keep the plan for every later process and resume."""
         write_record(self.path / "plan.json", dataclasses.asdict(plan))
+
+    # What the task took from the data
+
+    def save_fitted(self, fitted: Mapping[str, Any]) -> None:
+        """Keep the task's constants: the weights of the seeds mean nothing without them."""
+        write_record(self.path / "fitted.json", fitted)
+
+    def fitted(self) -> dict[str, Any]:
+        """The task's constants."""
+        return read_record(self.path / "fitted.json")
 
     # Scoring seeds
 

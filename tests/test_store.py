@@ -52,6 +52,7 @@ def folder(tmp_path: Path) -> RunFolder:
     made = RunFolder(tmp_path / "run")
     made.claim(IDENTITY, source(24), "source: {}\n")
     made.save_plan(PLAN)
+    made.save_fitted({"mean": [1 / 3], "size": [8, 8]})
     for seed in (0, 1):
         made.save_seed(run_result(seed))
     table = score_table()
@@ -83,7 +84,7 @@ def test_every_record_survives(folder: RunFolder) -> None:
         same(folder.load_arm("main", result.arm, result.seed), result)
     assert folder.load_arm("main", "full", 5) is None and folder.load_arm("other", "full", 10_000) is None
     same(folder.source(), source(24))
-    assert folder.plan() == PLAN
+    assert folder.plan() == PLAN and folder.fitted() == {"mean": [1 / 3], "size": [8, 8]}
     assert (folder.selections(), folder.evaluations()) == (["keep-50"], ["main"])
     assert folder.exists() and folder.has_seed(1) and not folder.has_seed(2)
 
@@ -148,6 +149,7 @@ def test_per_seed_values_of_other_scores_are_refused(tmp_path: Path) -> None:
 READERS: dict[str, Any] = {
     "run.json": lambda folder: folder.claim(IDENTITY, source(24), ""),
     "source.json": lambda folder: folder.source(),
+    "fitted.json": lambda folder: folder.fitted(),
     "plan.json": lambda folder: folder.plan(),
     "seeds/000/done.json": lambda folder: folder.load_seed(0),
     "seeds/000/result.safetensors": lambda folder: folder.load_seed(0),

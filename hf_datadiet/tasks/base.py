@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +35,13 @@ class Task(Protocol):
 
     def lengths(self, prepared: Any) -> NDArray[np.int64] | None:
         """Tokens of each row, int64 [N]: rows of similar length share a training batch. None if all rows are alike."""
+        ...
+
+    def prepare_batch(self, values: Mapping[str, Sequence[Any]], rows: Sequence[int], fitted: Mapping[str, Any]) -> Any:
+        """The same of B >= 1 rows in memory, for a model that was trained with `fitted`.
+
+        `values[role]` holds what a dataset gives for each row; `rows` are their numbers in messages.
+        """
         ...
 
     def fit(self, prepared: Any, model: str) -> Mapping[str, Any]:

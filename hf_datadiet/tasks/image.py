@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -66,44 +66,64 @@ class ImageTask:
             cache.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
             try:
-                self._decode(dataset, ids, columns["image"], temporary)
+
+                def on_disk(shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
+                    return np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(ids.size, *shape))
+
+                pixels = self._fill(on_disk, _stored(dataset, ids, columns["image"]))
+                if isinstance(pixels, np.memmap):
+                    pixels.flush()
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
         # Copy on write: torch wants writable memory, and the file must not change.
         return torch.from_numpy(np.load(path, mmap_mode="c"))
 
-    def _decode(self, dataset: Dataset, ids: NDArray[np.int64], column: str, path: Path) -> None:
-        images = dataset.select_columns([column]).with_format(None)
+    def prepare_batch(self, values: Mapping[str, Sequence[Any]], rows: Sequence[int], fitted: Mapping[str, Any]) -> torch.Tensor:
+        """uint8 [B, 3, H, W] of B images in memory; a `SourceError` if `fitted` has another size."""
+
+        def in_memory(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+            return np.empty((len(rows), *shape), np.uint8)
+
+        pixels = self._fill(in_memory, zip(rows, values["image"], strict=True))
+        assert pixels is not None
+        height, width = fitted.get("size", pixels.shape[2:])
+        if (height, width) != pixels.shape[2:]:
+            # Many models would take them, and `stem: auto` would build another one.
+            raise SourceError(
+                f"row {rows[0]} has an image of {pixels.shape[3]} x {pixels.shape[2]} pixels, "
+                f"and the model was trained on {width} x {height}; resize the images first"
+            )
+        return torch.from_numpy(pixels)
+
+    def _fill(
+        self, allocate: Callable[[tuple[int, ...]], NDArray[np.uint8]], images: Iterable[tuple[int, Any]]
+    ) -> NDArray[np.uint8] | None:
+        """Each image as [3, H, W] at its place in what `allocate` gives for the first one's shape; None without images."""
         pixels: NDArray[np.uint8] | None = None
-        for position, row in enumerate(ids):
-            try:
-                image = images[int(row)][column]
-            except OSError as error:
-                reason = " ".join(str(error).split())
-                raise SourceError(f"row {row} has an image that cannot be read ({reason}); mend or drop the row") from error
-            image = _rgb(image, int(row))
+        for position, (row, image) in enumerate(images):
+            image = _rgb(image, row)
             if self.image_size is not None and image.size != (self.image_size, self.image_size):
                 image = image.resize((self.image_size, self.image_size), Pillow.Resampling.BICUBIC)
             values = np.asarray(image).transpose(2, 0, 1)
             if pixels is None:
-                pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(ids.size, *values.shape))
+                pixels = allocate(values.shape)
             if values.shape != pixels.shape[1:]:
                 raise SourceError(
                     f"row {row} has an image of {image.width} x {image.height} pixels, others have "
                     f"{pixels.shape[3]} x {pixels.shape[2]}; set task.image_size to resize all of them"
                 )
             pixels[position] = values
-        if pixels is not None:
-            pixels.flush()
+        return pixels
 
-    def fit(self, prepared: torch.Tensor, model: str) -> dict[str, list[float]]:
-        """{"mean": 3 floats, "std": 3 floats} in units of 0..255."""
+    def fit(self, prepared: torch.Tensor, model: str) -> dict[str, Any]:
+        """{"mean": 3 floats, "std": 3 floats} in units of 0..255, and the "size" [H, W] of the images."""
+        size = list(prepared.shape[2:])
         if self.normalize == "model":
             config = timm.get_pretrained_cfg(_timm_name(model), allow_unregistered=False)
             if config is None:
                 raise RecipeError(f"{model} states no mean and s.d.; set task.normalize=data")
-            return {"mean": [255 * float(v) for v in config.mean], "std": [255 * float(v) for v in config.std]}
+            return {"mean": [255 * float(v) for v in config.mean], "std": [255 * float(v) for v in config.std], "size": size}
         total, squares, count = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 0
         for chunk in prepared.split(4096):
             values = chunk.double()
@@ -113,7 +133,7 @@ class ImageTask:
         mean = total / count
         std = (squares / count - mean.square()).clamp_min(0).sqrt()
         # A constant channel has no spread to divide by.
-        return {"mean": mean.tolist(), "std": torch.where(std > 0, std, torch.ones_like(std)).tolist()}
+        return {"mean": mean.tolist(), "std": torch.where(std > 0, std, torch.ones_like(std)).tolist(), "size": size}
 
     def build_model(self, model: str, model_args: Mapping[str, Any], n_classes: int, prepared: torch.Tensor) -> nn.Module:
         """A fresh timm model for images of the prepared size."""
@@ -175,6 +195,18 @@ def crop_and_flip(pixels: torch.Tensor, crop: int, flip: bool, generator: torch.
 def _reflect(index: torch.Tensor, size: int) -> torch.Tensor:
     index = index.abs()
     return torch.where(index >= size, 2 * (size - 1) - index, index)
+
+
+def _stored(dataset: Dataset, ids: NDArray[np.int64], column: str) -> Iterator[tuple[int, Any]]:
+    """(row, image) of every id."""
+    images = dataset.select_columns([column]).with_format(None)
+    for row in ids.tolist():
+        try:
+            image = images[row][column]
+        except OSError as error:
+            reason = " ".join(str(error).split())
+            raise SourceError(f"row {row} has an image that cannot be read ({reason}); mend or drop the row") from error
+        yield row, image
 
 
 def _rgb(image: Any, row: int) -> Pillow.Image:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,6 +82,10 @@ class TextTask:
             fingerprint = fingerprint_of(tokenizer)
         made = hashlib.sha256(f"{key} {fingerprint} {self.max_length}".encode()).hexdigest()[:16]
         return tokenised(texts, tokenizer, fingerprint, self.max_length, cache / f"tokens-{made}")
+
+    def prepare_batch(self, values: Mapping[str, Sequence[Any]], rows: Sequence[int], fitted: Mapping[str, Any]) -> Tokens:
+        """Refused: a run does not keep its tokenizer where rows in memory could find it."""
+        raise RecipeError("ExampleScorer takes images so far; score texts with score_dataset or hf-datadiet score")
 
     def lengths(self, prepared: Tokens) -> NDArray[np.int64]:
         """Tokens of each row."""

@@ -27,3 +27,9 @@ def provenance(recipe_digest: str, command: str, device: torch.device) -> Proven
         hardware["gpu"] = torch.cuda.get_device_name(device)
     versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
     return Provenance(recipe_digest, command, versions, hardware, datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+def device_of(rank: int | None) -> torch.device:
+    """The device of worker process `rank`: GPUs in turn; without a rank, or without several GPUs, this process's own device."""
+    device = accelerator().device
+    return device if rank is None or device.type != "cuda" else torch.device("cuda", rank % torch.cuda.device_count())

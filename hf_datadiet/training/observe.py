@@ -7,7 +7,8 @@ nothing else, so neither the batch size nor the order of the rows changes them b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,8 @@ from torch import nn
 
 from hf_datadiet.errors import RecipeError
 from hf_datadiet.gradients import GradientNorms
-from hf_datadiet.gradients.forward import logits_of
+from hf_datadiet.gradients.forward import Inputs, logits_of
+from hf_datadiet.gradients.norms import Engine
 from hf_datadiet.records import Plan
 from hf_datadiet.scorers.base import BatchScore
 from hf_datadiet.training.feed import Feed
@@ -34,31 +36,17 @@ class Observation:
 
 def observe(model: nn.Module, feed: Feed, scorers: Mapping[str, BatchScore], seed: int, plan: Plan) -> Observation:
     """Observe all N rows of a feed; the model comes back in the mode it was in. `RecipeError` for outputs that are not finite."""
-    needed = {need for scorer in scorers.values() for need in scorer.needs}
-    norms = GradientNorms(model, engine=plan.gradient_engine) if "grad_norms" in needed else None
+    norms = norms_for(model, scorers, plan.gradient_engine)
     scores: dict[str, list[torch.Tensor]] = {name: [] for name in scorers}
     all_logits: list[torch.Tensor] = []
-    was_training = model.training
-    model.eval()
-    try:
-        # TF32 convolutions would round logits to 10 bits.
-        with torch.backends.cudnn.flags(allow_tf32=False):
-            for rows in torch.arange(len(feed)).split(plan.observe_batch_size):
-                inputs, labels = feed.inputs(rows), feed.labels[rows.to(feed.device)]
-                available: dict[str, object] = {"inputs": inputs, "labels": labels, "seed": seed}
-                available["example_id"] = torch.from_numpy(feed.example_id)[rows].to(feed.device)
-                if norms is not None:
-                    result = norms(inputs, labels)
-                    logits, available["grad_norms"] = result.logits, result.norms
-                else:
-                    with torch.no_grad():
-                        logits = logits_of(model, inputs).float()
-                available["logits"] = logits
-                for name, scorer in scorers.items():
-                    scores[name].append(scorer.function(**{need: available[need] for need in scorer.needs}).float().cpu())
-                all_logits.append(logits.cpu())
-    finally:
-        model.train(was_training)
+    with at_rest(model):
+        for rows in torch.arange(len(feed)).split(plan.observe_batch_size):
+            example_id = torch.from_numpy(feed.example_id)[rows].to(feed.device)
+            known = {"example_id": example_id, "seed": seed}
+            seen, logits = scores_of_batch(model, norms, feed.inputs(rows), feed.labels[rows.to(feed.device)], scorers, known)
+            for name, values in seen.items():
+                scores[name].append(values)
+            all_logits.append(logits)
     logits = torch.cat(all_logits)
     # The loss of a step is taken before its update: a training that diverges in its last step shows only here.
     if not torch.isfinite(logits).all():
@@ -68,3 +56,45 @@ def observe(model: nn.Module, feed: Feed, scorers: Mapping[str, BatchScore], see
         logits.argmax(1).to(torch.int32).numpy(),
         logits,
     )
+
+
+def norms_for(model: nn.Module, scorers: Mapping[str, BatchScore], engine: Engine) -> GradientNorms | None:
+    """The model's gradient norms, or None if no score asks for them."""
+    return GradientNorms(model, engine=engine) if any("grad_norms" in scorer.needs for scorer in scorers.values()) else None
+
+
+@contextmanager
+def at_rest(model: nn.Module) -> Iterator[None]:
+    """Eval mode and full float32 inside the block; the model comes back in the mode it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        # TF32 convolutions would round logits to 10 bits.
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            yield
+    finally:
+        model.train(was_training)
+
+
+def scores_of_batch(
+    model: nn.Module,
+    norms: GradientNorms | None,
+    inputs: Inputs,
+    labels: torch.Tensor,
+    scorers: Mapping[str, BatchScore],
+    known: Mapping[str, object],
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """What a model at rest says of B examples: {score: float32 [B]} and the logits, float32 [B, C]; both on the CPU.
+
+    `norms` is that of `norms_for`; `labels` int64 [B]; `known`: what else scores may ask for (`example_id`, `seed`).
+    """
+    available: dict[str, object] = {**known, "inputs": inputs, "labels": labels}
+    if norms is not None:
+        result = norms(inputs, labels)
+        logits, available["grad_norms"] = result.logits, result.norms
+    else:
+        with torch.no_grad():
+            logits = logits_of(model, inputs).float()
+    available["logits"] = logits
+    scores = {name: scorer.function(**{need: available[need] for need in scorer.needs}).float().cpu() for name, scorer in scorers.items()}
+    return scores, logits.cpu()

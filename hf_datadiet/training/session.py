@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,12 +106,7 @@ def open_session(
     `allow_plugins` admits tasks and scores written `package.module:NAME`.
     """
     task: Task = build(registry.find("tasks", recipe.task.kind, allow_plugins), recipe.task.options, "task")
-    found = {name: registry.find("scorers", name, allow_plugins) for name in recipe.score.scores}
-    # A score written package.module:NAME gives its column the name of its function.
-    batch_scores = {s.function.__name__ if ":" in name else name: s for name, s in found.items() if isinstance(s, BatchScore)}
-    accumulators = {name: scorer for name, scorer in found.items() if not isinstance(scorer, BatchScore)}
-    if len(batch_scores) + len(accumulators) < len(found):
-        raise RecipeError(f"two of the scores {', '.join(found)} have the same name; rename the function of one")
+    batch_scores, accumulators = find_scores(recipe.score.scores, allow_plugins)
     given = {"test": test, recipe.source.split: dataset}
     pinned = pin(recipe.source, task.find_columns, {name: split for name, split in given.items() if split is not None})
     device = accelerator().device
@@ -121,6 +116,17 @@ def open_session(
         if pinned.noise is not None:
             folder.save_label_noise(pinned.noise.ids, pinned.noise.before, pinned.noise.after)
     return Session(recipe, folder, task, pinned, device, made, batch_scores, accumulators)
+
+
+def find_scores(names: Sequence[str], allow_plugins: bool = False) -> tuple[dict[str, BatchScore], dict[str, Accumulator]]:
+    """The scores of both kinds, by the names of their columns; `PluginError` for one that does not exist."""
+    found = {name: registry.find("scorers", name, allow_plugins) for name in names}
+    # A score written package.module:NAME gives its column the name of its function.
+    batch_scores = {s.function.__name__ if ":" in name else name: s for name, s in found.items() if isinstance(s, BatchScore)}
+    accumulators = {name: scorer for name, scorer in found.items() if not isinstance(scorer, BatchScore)}
+    if len(batch_scores) + len(accumulators) < len(found):
+        raise RecipeError(f"two of the scores {', '.join(found)} have the same name; rename the function of one")
+    return batch_scores, accumulators
 
 
 def decide_plan(session: Session, feed: Feed) -> Plan:

@@ -8,9 +8,10 @@ import types
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from click.testing import CliRunner
-from datasets import Dataset
+from datasets import Dataset, Value
 
 import hf_datadiet
 from hf_datadiet.cli import commands
@@ -24,7 +25,7 @@ BLOCKS = re.findall(r"<!-- tested -->\n```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_every_python_block_is_tested():
-    assert len(BLOCKS) == README.count("```python") == 3
+    assert len(BLOCKS) == README.count("```python") == 4
 
 
 def test_the_python_example(monkeypatch: pytest.MonkeyPatch):
@@ -38,9 +39,17 @@ def test_the_python_example(monkeypatch: pytest.MonkeyPatch):
     assert len(names["lean"]) == 24
 
 
+def test_the_map_example():
+    names = {"dataset": digits()["train"].select(range(16)), "model": timm.create_model("test_resnet", num_classes=10)}
+    exec(BLOCKS[1], names)
+    made = names["dataset"]
+    assert isinstance(made, Dataset) and made.column_names == ["image", "label", "el2n", "grand"]
+    assert made.features["el2n"] == made.features["grand"] == Value("float32")
+
+
 def test_the_function_example():
     scope: dict[str, object] = {}
-    source = BLOCKS[1].rstrip().splitlines()
+    source = BLOCKS[2].rstrip().splitlines()
     exec("\n".join([*source[:-1], f"value = {source[-1]}"]), scope)
     value = scope["value"]
     assert isinstance(value, torch.Tensor)
@@ -50,7 +59,7 @@ def test_the_function_example():
 
 def test_the_added_score_is_a_score(monkeypatch: pytest.MonkeyPatch):
     module = types.ModuleType("my_scores")
-    exec(BLOCKS[2], module.__dict__)
+    exec(BLOCKS[3], module.__dict__)
     monkeypatch.setitem(sys.modules, "my_scores", module)
     assert isinstance(module.SCORER, BatchScore)
     table = hf_datadiet.score_dataset(

@@ -1,0 +1,343 @@
+"""ExampleScorer: the same scores through Dataset.map and IterableDataset.map, from one trained model."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from datasets import Features, Image, Value
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+from torch import nn
+
+from hf_datadiet import registry
+from hf_datadiet.errors import DataDietError, RecipeError, SourceError
+from hf_datadiet.gradients.forward import logits_of
+from hf_datadiet.gradients.norms import Engine
+from hf_datadiet.recipe import TaskSpec, build, load_recipe
+from hf_datadiet.records import UNLABELLED
+from hf_datadiet.scorers.base import BatchScore
+from hf_datadiet.store import RunFolder
+from hf_datadiet.tasks.base import Task
+from hf_datadiet.tasks.image import ImageTask
+from hf_datadiet.training.environment import device_of
+from hf_datadiet.training.observe import at_rest, norms_for, scores_of_batch
+from hf_datadiet.training.randomness import untouched_generators
+from hf_datadiet.training.session import OBSERVE_BATCH_SIZE, find_scores
+
+NOT_PASSED = {"example_id", "seed"}
+"""What a score may need and `map` does not pass on."""
+
+IMPORTED_IN = os.getpid()
+"""The process that imported this file: another one is a fork of it."""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The weights of a finished seed and what its model was built from; the model itself waits for the first batch."""
+
+    spec: TaskSpec
+    n_classes: int
+    weights: Mapping[str, NDArray[np.generic]]
+
+    def model(self, task: Task, prepared: Any) -> nn.Module:
+        """A model for inputs like `prepared`, with the kept weights."""
+        # Downloaded weights would be replaced at once.
+        arguments = {name: value for name, value in self.spec.model_args.items() if name != "pretrained"}
+        with untouched_generators(torch.device("cpu")):
+            model = task.build_model(self.spec.model, arguments, self.n_classes, prepared)
+        try:
+            model.load_state_dict({name: torch.from_numpy(np.array(values)) for name, values in self.weights.items()})
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise RecipeError(f"the kept weights do not fit {self.spec.model} as it is built now ({reason}); score again") from error
+        return model
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A model where it will work: on `device`, in eval mode, with C classes."""
+
+    model: nn.Module
+    device: torch.device
+    n_classes: int
+
+
+class _Float32(list[Any]):
+    """A column: np.float32 values and None. A list, since `map` takes no Arrow array as a column.
+
+    Arrow asks it for its type, which is float32 even where the first batch has only nulls.
+    """
+
+    def __arrow_array__(self, type: pa.DataType | None = None) -> pa.Array:
+        return pa.array(list(self), type or pa.float32())
+
+
+class ExampleScorer:
+    """Scores as columns: `dataset.map(ExampleScorer(model, scores=["el2n", "grand"]), batched=True, batch_size=256)`.
+
+    `model`: a trained timm model, or any module from float32 [B, 3, H, W] to logits [B, C]; it is copied, so training it
+    further changes nothing here. `scores`: names from `hf_datadiet/scorers`, or with `allow_plugins` your own as
+    "package.module:NAME"; each becomes a float32 column of that name, the value of this one model, null where the label
+    is null or -1. Other columns stay as they are. `columns`: {"image": NAME, "label": NAME}; what is not named is found
+    as `score_dataset` finds it. `normalize`: {"mean": 3 numbers, "std": 3 numbers} of pixels in 0..1, by default those of
+    the timm model's configuration. `image_size`: resize to squares; needed only if sizes differ.
+
+    The model is observed as `score_dataset` does: eval mode, no augmentation, float32; values are the same bits where
+    the batches are the same. For several GPUs: `map(..., with_rank=True, num_proc=n)` with the start method "spawn".
+    Equal weights, scores and settings have an equal fingerprint, so that a second `map` is read from the cache of
+    datasets. Raises `DataDietError` for anything that the caller can mend.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        scores: Sequence[str] = ("el2n",),
+        columns: Mapping[str, str] | None = None,
+        normalize: Mapping[str, Sequence[float]] | None = None,
+        image_size: int | None = None,
+        *,
+        allow_plugins: bool = False,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise RecipeError(f"model is {type(model).__name__} and no torch.nn.Module; build it first, or use ExampleScorer.from_run")
+        if getattr(model, "num_classes", None) == 0:
+            raise RecipeError("the model has no classifier (num_classes is 0); build it with the classes it was trained on")
+        scorers = _mappable(scores, allow_plugins)
+        if any("grad_norms" in scorer.needs for scorer in scorers.values()) and not any(p.requires_grad for p in model.parameters()):
+            raise RecipeError("gradient norms need parameters that require a gradient, and the model has none; call model.requires_grad_()")
+        # The loop runs every model; measuring which engine is faster would give each worker process its own answer.
+        self._set(
+            # Observed in float32, whatever it was trained in.
+            model=copy.deepcopy(model).cpu().float().eval(),
+            scorers=scorers,
+            task=build(ImageTask, {"image_size": image_size}, "ExampleScorer"),
+            fitted=_normalization(model, normalize),
+            columns=dict(columns or {}),
+            engine="loop",
+            batch_size=OBSERVE_BATCH_SIZE,
+        )
+
+    @classmethod
+    def from_run(
+        cls, folder: str | Path, seed: int = 0, scores: Sequence[str] | None = None, *, allow_plugins: bool = False
+    ) -> ExampleScorer:
+        """The model of one finished scoring seed after its last epoch, with the run's task, normalisation, columns and plan.
+
+        `scores`: by default those of the run that do not follow the training. A row's label is what the dataset says,
+        also where `source.label_noise` gave the run another one.
+        """
+        run = RunFolder(folder)
+        run.require()
+        recipe = load_recipe(run.path / "recipe.yaml")
+        if not run.has_seed(seed):
+            raise RecipeError(f"{folder} has no finished seed {seed}; finish the run, or choose another seed")
+        weights = run.load_seed(seed, with_weights=True).weights.get(recipe.score_epochs)
+        plan = run.plan()
+        if weights is None or plan is None:
+            raise RecipeError(f"seed {seed} of {folder} kept no weights of its last epoch; score again with score.keep_weights=last")
+        source = run.source()
+        if scores is None:
+            found, _ = find_scores(recipe.score.scores, allow_plugins)
+            scorers = {name: scorer for name, scorer in found.items() if not NOT_PASSED & set(scorer.needs)}
+            if not scorers:
+                raise RecipeError(f"no score of {folder} can be computed from one model; name some: scores=['el2n']")
+        else:
+            scorers = _mappable(scores, allow_plugins)
+        made = cls.__new__(cls)
+        made._set(
+            model=_Kept(recipe.task, len(source.classes), weights),
+            scorers=scorers,
+            task=build(registry.find("tasks", recipe.task.kind, allow_plugins), recipe.task.options, "task"),
+            fitted=run.fitted(),
+            columns=dict(source.columns),
+            engine=plan.gradient_engine,
+            batch_size=plan.observe_batch_size,
+        )
+        return made
+
+    def _set(
+        self,
+        *,
+        model: nn.Module | _Kept,
+        scorers: Mapping[str, BatchScore],
+        task: Task,
+        fitted: Mapping[str, Any],
+        columns: Mapping[str, str],
+        engine: Engine,
+        batch_size: int,
+    ) -> None:
+        self._model, self._scorers, self._task, self._fitted = model, scorers, task, fitted
+        self._columns, self._batch_size = columns, batch_size
+        self._engine: Engine = engine
+        self._found: Mapping[str, str] = {}
+        self._ready: dict[int | None, _Ready] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What decides about the scores and nothing else: datasets takes the fingerprint from it."""
+        state = {name: value for name, value in self.__dict__.items() if name not in ("_found", "_ready")}
+        if isinstance(self._model, nn.Module):
+            # datasets takes a parameter for a plain tensor.
+            state["_trainable"] = [name for name, parameter in self._model.named_parameters() if parameter.requires_grad]
+        return {**state, "_version": version("hf-datadiet")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({name: value for name, value in state.items() if name not in ("_trainable", "_version")})
+        self._found, self._ready = {}, {}
+
+    def __call__(self, batch: Mapping[str, Any], rank: int | None = None) -> dict[str, list[Any]]:
+        """{score: B values, np.float32 or None} of a batch of columns; `rank` chooses the GPU."""
+        if not isinstance(batch, Mapping):
+            raise RecipeError(f"the dataset gives {type(batch).__name__} where columns are needed; map over dataset.with_format(None)")
+        taken = [name for name in self._scorers if name in batch]
+        if taken:
+            raise RecipeError(f"the dataset already has a column {taken[0]!r}; rename or remove it first")
+        # Dataset.map writes a column that was read anew, which would compress images again: read from a copy.
+        batch = copy.copy(batch)
+        columns = self._columns_of(batch)
+        values = {role: _column(batch, name) for role, name in columns.items()}
+        labels = [_label(label, row, columns["label"]) for row, label in enumerate(values["label"])]
+        rows = [row for row, label in enumerate(labels) if label != UNLABELLED]
+        result: dict[str, list[Any]] = {name: _Float32([None] * len(labels)) for name in self._scorers}
+        if rows:
+            picked = {role: [column[row] for row in rows] for role, column in values.items()}
+            for name, scores in self._scores(picked, rows, [labels[row] for row in rows], rank).items():
+                for row, score in zip(rows, scores, strict=True):
+                    result[name][row] = score
+        return result
+
+    def _columns_of(self, batch: Mapping[str, Any]) -> Mapping[str, str]:
+        """{role: column}, found once for all batches that have these columns."""
+        missing = [name for name in self._columns.values() if name not in batch]
+        if missing:
+            raise SourceError(f"the dataset has no column {missing[0]!r}; it has: {', '.join(batch)}")
+        if not self._found or any(name not in batch for name in self._found.values()):
+            try:
+                self._found = self._task.find_columns(_features(batch), self._columns)
+            except DataDietError as error:
+                raise type(error)(f"{error} (ExampleScorer: columns={{ROLE: NAME}})") from None
+        return self._found
+
+    def _scores(
+        self, values: Mapping[str, Sequence[Any]], rows: Sequence[int], label: Sequence[int], rank: int | None
+    ) -> dict[str, NDArray[np.float32]]:
+        """{score: float32 [K]} of the K labelled rows of a batch; `rows` are their places in it."""
+        if os.getpid() != IMPORTED_IN and torch.get_num_threads() > 1:
+            # OpenMP's threads do not survive a fork: the first parallel operation would wait for them for ever.
+            torch.set_num_threads(1)
+        try:
+            prepared = self._task.prepare_batch(values, rows, self._fitted)
+        except SourceError as error:
+            raise SourceError(f"in a batch, counted from 0: {error}") from error
+        ready = self._ready.get(rank) or self._ready.setdefault(rank, self._made_ready(rank, prepared))
+        high = next((place for place, value in enumerate(label) if value >= ready.n_classes), None)
+        if high is not None:
+            classes = f"the model has {ready.n_classes} classes"
+            raise SourceError(f"row {rows[high]} of a batch has label {label[high]}, but {classes}; give it the labels of its training")
+        labels = torch.tensor(label, device=ready.device)
+        parts: list[dict[str, torch.Tensor]] = []
+        with at_rest(ready.model):
+            norms = norms_for(ready.model, self._scorers, self._engine)
+            for part in torch.arange(len(rows)).split(self._batch_size):
+                inputs = self._task.collate(prepared, part, self._fitted, ready.device, None)
+                scores, logits = scores_of_batch(ready.model, norms, inputs, labels[part.to(ready.device)], self._scorers, {})
+                if not torch.isfinite(logits).all():
+                    raise RecipeError("the model's outputs are not finite; check its weights and the normalisation")
+                parts.append(scores)
+        return {name: torch.cat([scores[name] for scores in parts]).numpy() for name in self._scorers}
+
+    def _made_ready(self, rank: int | None, prepared: Any) -> _Ready:
+        device = device_of(rank)
+        model = self._model.model(self._task, prepared) if isinstance(self._model, _Kept) else self._model
+        model = (copy.deepcopy(model) if device.type != "cpu" else model).to(device)
+        inputs = self._task.collate(prepared, torch.arange(1), self._fitted, device, None)
+        try:
+            with at_rest(model), torch.no_grad():
+                logits = logits_of(model, inputs)
+            n_rows, n_classes = logits.shape
+        except (RuntimeError, AssertionError, ValueError, AttributeError) as error:
+            reason = (str(error).splitlines() or ["it fails"])[0].rstrip(".")
+            raise RecipeError(
+                f"the model does not give logits [rows, classes] for these inputs ({reason}); check its input size"
+            ) from error
+        assert n_rows == 1
+        return _Ready(model.eval(), device, n_classes)
+
+
+def _mappable(names: Sequence[str], allow_plugins: bool) -> dict[str, BatchScore]:
+    """The named scores, all of them functions of a batch and a model, or a `RecipeError` that says why one is not."""
+    scorers, accumulators = find_scores(names, allow_plugins)
+    if accumulators:
+        name = next(iter(accumulators))
+        raise RecipeError(f"{name} follows a training from epoch to epoch and one model does not know it; use score_dataset")
+    for name, scorer in scorers.items():
+        lacking = [need for need in scorer.needs if need in NOT_PASSED]
+        if lacking:
+            raise RecipeError(f"{name} is a function of {' and '.join(lacking)}, which a batch of map does not tell; use score_dataset")
+    if not scorers:
+        raise RecipeError("scores names no score; name at least one: scores=['el2n']")
+    return scorers
+
+
+def _normalization(model: nn.Module, given: Mapping[str, Sequence[float]] | None) -> dict[str, list[float]]:
+    """{"mean": 3 floats, "std": 3 floats} in units of 0..255."""
+    stated = getattr(model, "pretrained_cfg", None) if given is None else given
+    if not isinstance(stated, Mapping) or not {"mean", "std"} <= set(stated):
+        what = "the model states no mean and s.d." if given is None else f"normalize has {', '.join(given) or 'no keys'}"
+        raise RecipeError(f"{what}; pass normalize={{'mean': [r, g, b], 'std': [r, g, b]}} for pixels in 0..1")
+    found = {key: [255 * float(value) for value in stated[key]] for key in ("mean", "std")}
+    if any(len(values) != 3 for values in found.values()) or min(found["std"]) <= 0:
+        raise RecipeError("normalize needs three numbers for mean and three above 0 for std, for pixels in 0..1")
+    return found
+
+
+def _features(batch: Mapping[str, Any]) -> Features:
+    """The features of a batch: those that the dataset states, or for a stream what its values are."""
+    stated = getattr(getattr(batch, "formatter", None), "features", None)
+    if stated is not None:
+        return Features({name: feature for name, feature in stated.items() if name in batch})
+    return Features(
+        {name: _feature(next((value for value in _plain(values) if value is not None), None)) for name, values in batch.items()}
+    )
+
+
+def _feature(value: Any) -> Image | Value:
+    if isinstance(value, Pillow.Image):
+        return Image()
+    return Value("int64" if isinstance(value, int) else "string")
+
+
+def _column(batch: Mapping[str, Any], name: str) -> list[Any]:
+    """The B values of a column."""
+    try:
+        values = batch[name]
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        raise SourceError(f"column {name!r} has a value that cannot be read ({reason}); mend or drop the row") from error
+    return _plain(values)
+
+
+def _plain(values: Any) -> list[Any]:
+    """A column of a batch without a format."""
+    if isinstance(values, torch.Tensor | np.ndarray):
+        raise RecipeError(f"the dataset gives {type(values).__name__} where plain values are needed; map over dataset.with_format(None)")
+    if not isinstance(values, list):
+        raise RecipeError("an ExampleScorer takes batches; call map(scorer, batched=True, batch_size=256)")
+    return values
+
+
+def _label(value: Any, row: int, column: str) -> int:
+    """The class of a row, or `UNLABELLED`."""
+    if value is None:
+        return UNLABELLED
+    if not isinstance(value, int) or isinstance(value, bool) or value < UNLABELLED:
+        raise SourceError(f"row {row} of a batch has {value!r} in label column {column!r}; use 0..C-1, and null or -1 for no label")
+    return value
