@@ -53,8 +53,8 @@ def test_rows_of_similar_length_share_a_batch() -> None:
 def test_grouped_batches_are_random_too() -> None:
     lengths = lengths_of(800)
     assert epoch_of(800, 16, 0, lengths) == epoch_of(800, 16, 0, lengths) != epoch_of(800, 16, 1, lengths)
-    batches = [lengths[torch.tensor(batch)].double().mean() for batch in epoch_of(800, 16, 0, lengths)]
-    assert batches != sorted(batches) and batches != sorted(batches, reverse=True), "short texts do not come first, nor last"
+    means = np.array([float(lengths[torch.tensor(batch)].double().mean()) for batch in epoch_of(800, 16, 0, lengths)])
+    assert 0.25 < (np.diff(means) > 0).mean() < 0.75, "short texts do not come first, nor last"
     # A row meets others from one epoch to the next, even where all lengths differ.
     rng, rows = np.random.default_rng(0), torch.arange(800)
     distinct = torch.from_numpy(np.random.default_rng(2).permutation(800))
