@@ -131,8 +131,8 @@ class ScoreColumn:
     """One score at one moment: `mean` float32 [N] over seeds, null (NaN) exactly for rows without a label.
 
     `se` float32 [N]: standard error of the mean over S seeds, None for one seed or a score that no seed changes.
-    `per_seed` float32 [S, N]: None where only means are known. `reliability`: Spearman-Brown of the mean pairwise
-    Spearman correlation between seeds, in [-inf, 1]; None for one seed or a score that no seed changes.
+    `per_seed` float32 [S, N]: None where only means are known. `reliability`: Spearman correlation to expect with
+    the mean of S other seeds (`stats.reliability`), in [-inf, 1]; None for one seed or a score that no seed changes.
     `epoch`: the moment observed; for scores accumulated during training, the last epoch.
     `low`, `high`: the range that the score's definition allows (infinite where it allows any).
     """
