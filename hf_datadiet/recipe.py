@@ -213,13 +213,14 @@ class EvaluateSpec:
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class Recipe:
-    """Everything that was asked for; `prune` is a tuple of named selections."""
+    """Everything that was asked for; `prune` is a tuple of named selections. `tracker`: where learning curves are also shown."""
 
     source: SourceSpec
     task: TaskSpec = field(default_factory=TaskSpec)
     score: ScoreSpec = field(default_factory=ScoreSpec)
     prune: tuple[PruneSpec, ...] = ()
     evaluate: EvaluateSpec = field(default_factory=EvaluateSpec)
+    tracker: Literal["trackio", "tensorboard", "wandb"] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -232,6 +233,9 @@ class Recipe:
         late = [moment for moment in self.score.observe_at if moment > epochs]
         if late:
             raise ValueError(f"score.observe_at names epoch {late[0]}, but scoring runs end after {epochs}")
+        never = [epoch for epoch in self.kept_epochs if epoch > epochs]
+        if never:
+            raise ValueError(f"score.keep_weights names epoch {never[0]}, but scoring runs end after {epochs}")
         if self.score.at != "last" and self.score.at not in self.moments:
             raise ValueError(f"score.at is {self.score.at}, which score.observe_at does not observe")
         return self
@@ -268,9 +272,9 @@ class Recipe:
         return plain
 
     def identity(self) -> dict[str, Any]:
-        """What makes a run folder the same run. What may grow is left out: seeds, selections, evaluations."""
+        """What makes a run folder the same run. What may grow is left out: seeds, selections, evaluations; and the tracker."""
         plain = self.to_dict()
-        del plain["prune"], plain["evaluate"], plain["score"]["seeds"]
+        del plain["prune"], plain["evaluate"], plain["score"]["seeds"], plain["tracker"]
         # Where the data lies does not matter; what it is, does: the store compares the content digest instead.
         del plain["source"]["path"], plain["source"]["sample"]
         return plain
