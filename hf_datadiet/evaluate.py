@@ -15,8 +15,9 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from hf_datadiet.arms import Arm, arms_of
+from hf_datadiet.defaults import recipe_for
 from hf_datadiet.errors import CoverageError, RecipeError, StaleRecordError
-from hf_datadiet.recipe import FIRST_EVALUATION_SEED, Recipe, recipe_from, with_overrides
+from hf_datadiet.recipe import FIRST_EVALUATION_SEED, Recipe
 from hf_datadiet.records import ArmResult, EvaluationTable, Selection, digest_of
 from hf_datadiet.store import RunFolder
 from hf_datadiet.training.loop import steps_of
@@ -24,6 +25,7 @@ from hf_datadiet.training.progress import Progress
 from hf_datadiet.training.randomness import generator_for
 from hf_datadiet.training.retrain import retrain
 from hf_datadiet.training.session import Session, decide_plan, open_session
+from hf_datadiet.training.tracker import Log, tracked
 
 
 def evaluate_run(
@@ -64,14 +66,17 @@ def judge(session: Session, selections: Sequence[Selection], *, progress: bool) 
     todo = [(arm, seed) for seed in seeds for arm in arms if done[arm.name, seed] is None]
     bar = Progress(sum(steps[arm.name] for arm, _ in todo), shown=progress)
     for arm, seed in todo:
+        with tracked(recipe.tracker, folder, f"{arm.name}-{seed}") as log:
 
-        def report(stats: Mapping[str, float], arm: Arm = arm, seed: int = seed) -> None:
-            where = f"{arm.name}  seed {seed - FIRST_EVALUATION_SEED + 1}/{spec.seeds}  epoch {stats['epoch']:.0f}"
-            bar.advance(stats["steps"], f"evaluate  {where}  loss {stats['loss']:.3f}")
+            def report(stats: Mapping[str, float], arm: Arm = arm, seed: int = seed, log: Log = log) -> None:
+                where = f"{arm.name}  seed {seed - FIRST_EVALUATION_SEED + 1}/{spec.seeds}  epoch {stats['epoch']:.0f}"
+                bar.advance(stats["steps"], f"evaluate  {where}  loss {stats['loss']:.3f}")
+                log({"train/loss": stats["loss"], "train/accuracy": stats["accuracy"]}, int(stats["epoch"]))
 
-        result = retrain(
-            session, train, test, plan, arm=arm.name, seed=seed, ids=cells[arm.name, seed], steps=steps[arm.name], on_epoch=report
-        )
+            result = retrain(
+                session, train, test, plan, arm=arm.name, seed=seed, ids=cells[arm.name, seed], steps=steps[arm.name], on_epoch=report
+            )
+            log({f"test/{metric}": value for metric, value in result.metrics.items()}, result.epochs)
         folder.save_arm(spec.name, result, test.example_id)
         done[arm.name, seed] = result
     table = EvaluationTable(
@@ -122,7 +127,7 @@ def evaluate_selections(
     selections: Sequence[Selection],
     *,
     test: Dataset,
-    model: str = "timm:resnet18",
+    model: str | None = None,
     seeds: int = 4,
     epochs: int = 10,
     match: Literal["epochs", "steps"] = "epochs",
@@ -138,12 +143,15 @@ def evaluate_selections(
     equal steps (the paper's protocol). `margin`: accuracy points that are declared not to matter. The rest as in
     `score_dataset`. Returns every test prediction of every training.
     """
-    plain: dict[str, Any] = {
-        "source": {"columns": dict(columns or {}), "test": {"split": "test"}},
-        "task": {"model": model, "training": {"epochs": epochs}},
-        "evaluate": {"seeds": seeds, "match": match, "margin": margin},
-    }
-    recipe = recipe_from(with_overrides(plain, options or {}))
+    recipe = recipe_for(
+        dataset,
+        model=model,
+        epochs=epochs,
+        columns=columns,
+        options=options,
+        source={"test": {"split": "test"}},
+        evaluate={"seeds": seeds, "match": match, "margin": margin},
+    )
     with tempfile.TemporaryDirectory() as temporary:
         folder = RunFolder(out if out is not None else temporary)
         session = open_session(recipe, folder, command="evaluate_selections(...)", dataset=dataset, test=test)

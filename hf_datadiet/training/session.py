@@ -24,6 +24,7 @@ from hf_datadiet.tasks.base import Task
 from hf_datadiet.training.environment import accelerator, provenance
 from hf_datadiet.training.feed import Feed, on_device
 from hf_datadiet.training.randomness import streams_for, untouched_generators
+from hf_datadiet.training.tracker import check_tracker
 
 OBSERVE_BATCH_SIZE = 256
 """What `observe_batch_size: auto` means."""
@@ -105,6 +106,7 @@ def open_session(
     `dataset` and `test` take the place of what `source` would open. Without `claim` nothing is written at all.
     `allow_plugins` admits tasks and scores written `package.module:NAME`.
     """
+    check_tracker(recipe.tracker)
     task: Task = build(registry.find("tasks", recipe.task.kind, allow_plugins), recipe.task.options, "task")
     batch_scores, accumulators = find_scores(recipe.score.scores, allow_plugins)
     given = {"test": test, recipe.source.split: dataset}
