@@ -104,10 +104,13 @@ def run(recipe: Recipe, folder: RunFolder, *, dry_run: bool, allow_plugins: bool
     if recipe.source.test is None:
         raise RecipeError("the recipe holds no rows out to evaluate on; set source.test.split=NAME or source.test.fraction=0.2")
     from hf_datadiet.evaluate import evaluate_run
-    from hf_datadiet.prune import prune_run
+    from hf_datadiet.prune import prune_run, rehearse
     from hf_datadiet.score import score_run
+    from hf_datadiet.training.session import open_session
 
     command = _command()
+    session = open_session(recipe, folder, command=command, claim=False, allow_plugins=allow_plugins)
+    rehearse(session, recipe.prune, allow_plugins=allow_plugins)
     score_run(recipe, folder, command=command, allow_plugins=allow_plugins)
     for spec in recipe.prune:
         prune_run(folder, spec, command=command, allow_plugins=allow_plugins)
@@ -236,11 +239,12 @@ def _load(recipe: Path, overrides: Sequence[str], limit: int | None, out: Path |
 
 
 def _estimate(recipe: Recipe, folder: RunFolder, *, whole: bool, allow_plugins: bool, form: answers.Form) -> None:
-    from hf_datadiet.prune import budget
+    from hf_datadiet.prune import budget, rehearse
     from hf_datadiet.training.estimate import forecast
     from hf_datadiet.training.session import open_session
 
     session = open_session(recipe, folder, command=_command(), claim=False, allow_plugins=allow_plugins)
+    rehearse(session, recipe.prune, allow_plugins=allow_plugins)
     n = len(session.labelled)
     # How many rows pass a threshold is not known before scoring: all of them at most.
     sizes = {spec.name: n if isinstance(spec.keep, Mapping) else budget(spec.keep, n) for spec in recipe.prune if whole}

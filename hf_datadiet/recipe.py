@@ -200,6 +200,12 @@ class PruneSpec:
     tie_seed: int = 0
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _free_name(self) -> PruneSpec:
+        if self.name == "full" or self.name.startswith(("random-", "stratified-")):
+            raise ValueError(f"{self.name!r} is the name of an arm that evaluation adds by itself; choose another name")
+        return self
+
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class EvaluateSpec:
@@ -254,6 +260,10 @@ class Recipe:
     def headline(self) -> int:
         """The moment that a plain column name such as `el2n` means."""
         return self.score_epochs if self.score.at == "last" else self.score.at
+
+    def column(self, score: str, epoch: int) -> str:
+        """The column of a score at one moment: the plain name at `headline`, else `el2n_e10`."""
+        return score if epoch == self.headline else f"{score}_e{epoch}"
 
     @property
     def kept_epochs(self) -> tuple[int, ...]:

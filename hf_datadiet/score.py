@@ -126,7 +126,7 @@ def score_table(session: Session, results: Sequence[RunResult]) -> ScoreTable:
     for name, scorer in session.batch_scores.items():
         for moment, epoch in enumerate(recipe.moments):
             values = np.stack([result.observed[name][moment] for result in results])
-            add(name if epoch == recipe.headline else f"{name}_e{epoch}", name, epoch, values, scorer, seeded=scorer.seeded)
+            add(recipe.column(name, epoch), name, epoch, values, scorer, seeded=scorer.seeded)
     for accumulator in session.accumulators.values():
         for column in accumulator.columns:
             values = np.stack([result.accumulated[column.name] for result in results])

@@ -207,7 +207,7 @@ def test_the_papers_values_are_defaults_of_sgd_only() -> None:
     assert str(error.value) == "x.name: input should be a valid string, not 3"
 
 
-GROWS = {"score.seeds", "source.path", "source.sample"}
+GROWS = {"score.seeds", "source.path", "source.sample", "tracker"}
 """What may change without making it another run, beside everything under `prune` and `evaluate`."""
 
 OTHER_VALUES: dict[str, Any] = {
@@ -224,6 +224,7 @@ OTHER_VALUES: dict[str, Any] = {
     "task.training.schedule.warmup": None,
     "source.sample": None,
     "source.test.split": None,
+    "tracker": "wandb",
 }
 
 
