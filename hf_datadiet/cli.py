@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import re
 import shlex
 import sys
@@ -38,6 +39,8 @@ REMEDIES = {
 
 def main() -> None:
     """Entry point of `hf-datadiet` and `python -m hf_datadiet`."""
+    # It would log what is raised as well, and a mistake is one line.
+    os.environ.setdefault("DATASETS_VERBOSITY", "critical")
     try:
         commands.main(None if sys.argv[1:] else ["--help"], standalone_mode=False, prog_name="hf-datadiet")
         if not sys.argv[1:]:
@@ -51,8 +54,15 @@ def main() -> None:
     except OSError as error:
         if error.errno not in REMEDIES:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        sys.exit(_one_line(f"{where}{error.strerror}; {REMEDIES[error.errno]}"))
+        sys.exit(_one_line(f"{_place(error)}{error.strerror}; {REMEDIES[error.errno]}"))
+
+
+def _place(error: OSError) -> str:
+    """Where it happened, without names that exist only while something is being written."""
+    if not isinstance(error.filename, str):
+        return ""
+    path = Path(error.filename)
+    return f"{next((folder for folder in [path, *path.parents] if '.tmp' not in [part[-4:] for part in folder.parts]), path)}: "
 
 
 def _one_line(message: str, code: int = MISTAKE) -> int:

@@ -124,7 +124,9 @@ def _unknown(word: object, known: Iterable[str]) -> str:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, int | np.integer):
+        return not isinstance(value, bool)
+    return isinstance(value, float | np.floating) and math.isfinite(value)
 
 
 def budget(keep: float | int, n: int) -> int:

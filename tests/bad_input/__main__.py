@@ -16,7 +16,7 @@ def table() -> str:
     for case in CASES:
         with tempfile.TemporaryDirectory() as folder:
             line = outcome(case, Path(folder)).err.splitlines()[-1]
-        cells = [case.fault, f"`{case.shown.replace('~', ' ')}`", line.removeprefix("hf-datadiet: ")]
+        cells = [case.fault, f"`{case.shown}`", line.removeprefix("hf-datadiet: ")]
         rows.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
     return "\n".join(rows) + "\n"
 

@@ -11,6 +11,7 @@ import errno
 import functools
 import io
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -88,7 +89,7 @@ def outcome(case: Case, folder: Path) -> Outcome:
         case.patch(patch)
         try:
             if isinstance(case.command, str):
-                patch.setattr(sys, "argv", ["hf-datadiet", *words(case.command)])
+                patch.setattr(sys, "argv", ["hf-datadiet", *shlex.split(case.command)])
                 cli.main()
             else:
                 case.command()
@@ -98,11 +99,6 @@ def outcome(case: Case, folder: Path) -> Outcome:
             code = 2
             err.write(f"{type(error).__name__}: {error}\n")
     return Outcome(code, out.getvalue(), err.getvalue(), before, contents(folder))
-
-
-def words(command: str) -> list[str]:
-    """Split at spaces; `~` stands for a space inside a word."""
-    return [word.replace("~", " ") for word in command.split()]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -180,8 +176,8 @@ def null_text() -> Dataset:
 
 
 DATA = "score toy.yaml source.sample=null source.limit=null source.test=null source.path=data"
-SMALL = "{hidden_size:~16,~num_hidden_layers:~1,~num_attention_heads:~1,~intermediate_size:~16}"
-TEXT = f"{DATA} task.kind=text task.model=transformers:bert task.model_args={SMALL} task.vocab_size=300 task.max_length=8"
+SMALL = "{hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 1, intermediate_size: 16}"
+TEXT = f"{DATA} task.kind=text task.model=transformers:bert 'task.model_args={SMALL}' task.vocab_size=300 task.max_length=8"
 
 
 # Machines that fail
@@ -256,7 +252,7 @@ CASES = [
          file("x.parquet", b"no parquet")),
     Case("sample that does not exist", "score toy.yaml source.sample=digit", "no embedded sample 'digit'; there are: digits"),
     Case("split that does not exist", "score toy.yaml source.split=dev", "source has no split 'dev'; it has: train; set source.split"),
-    Case("held-out split that does not exist", f"{DATA} source.test={{split:~dev}}", "source.test.split 'dev' is no other split",
+    Case("held-out split that does not exist", f"{DATA} 'source.test={{split: dev}}'", "source.test.split 'dev' is no other split",
          rows(pictures(8))),
     Case("source without a row", DATA, "cannot read data: ", rows(pictures(8).select([]))),
     Case("no image column", DATA, "cannot tell the image column: candidates are none", rows(pictures(8).remove_columns("image"))),
@@ -281,7 +277,7 @@ CASES = [
     Case("task that does not exist", "score toy.yaml task.kind=imag", "did you mean image"),
     Case("model that does not exist", "score toy.yaml task.model=timm:resnet_18", "timm has no model 'resnet_18'; did you mean "),
     Case("library that does not exist", "score toy.yaml task.model=tim:resnet18", "task.model 'tim:resnet18' is not supported"),
-    Case("model argument that does not exist", "score toy.yaml task.model_args={widht:~3}", "widht"),
+    Case("model argument that does not exist", "score toy.yaml 'task.model_args={widht: 3}'", "widht"),
     Case("model type that does not exist", f"{TEXT} task.model=transformers:brt", "transformers has no model type 'brt'; did you mean ",
          rows(null_text().select([0, 1, 2, 3]))),
     Case("model folder that does not exist", f"{TEXT} task.model=transformers:./none task.tokenizer=train", "none",
@@ -289,7 +285,7 @@ CASES = [
     Case("texts longer than the model", f"{TEXT} task.max_length=600", "cannot take texts of 600",
          rows(null_text().select([0, 1, 2, 3]))),
     Case("optimizer that does not exist", "score toy.yaml task.training.optimizer.name=SDG", "torch.optim has no optimizer 'SDG'"),
-    Case("optimizer with another's parameter", "score toy.yaml task.training.optimizer={name:~AdamW,~momentum:~0.9}",
+    Case("optimizer with another's parameter", "score toy.yaml 'task.training.optimizer={name: AdamW, momentum: 0.9}'",
          "AdamW does not take these parameters"),
     Case("plug-in without leave", "score toy.yaml score.scores=[tests.test_cli:PLUGIN]", "allow it with --allow-plugins"),
     Case("plug-in that does not import", "score toy.yaml --allow-plugins score.scores=[no.such:SCORE]",
@@ -302,15 +298,16 @@ CASES = [
     Case("keep above 1", "run toy.yaml prune.0.keep=1.5", "keep is 1.5, a fraction above 1.0"),
     Case("keep above N", "run toy.yaml prune.0.keep=61", "keep is 61, but only 60 rows are labelled and scored"),
     Case("keep of words", "run toy.yaml prune.0.keep=half", "'half' is no budget; give a fraction such as 0.5"),
-    Case("threshold without a bound", "run toy.yaml prune=[{name:~a,~keep:~{score:~el2n}}]", "a threshold names its score and a bound"),
+    Case("threshold without a bound", "run toy.yaml 'prune=[{name: a, keep: {score: el2n}}]'", "a threshold names its score and a bound"),
     Case("selection by a score that is not made", "run toy.yaml prune.0.score=grand",
          "no score column 'grand'; this table has: el2n, margin"),
     Case("strategy that does not exist", "run toy.yaml prune.0.strategy=hardst", "did you mean hardest"),
     Case("strategy's parameter that does not exist", "run toy.yaml prune.0.skp=0.1", "hardest has no parameter 'skp'"),
     Case("selection named like an arm", "run toy.yaml prune.0.name=random-30", "'random-30' is the name of an arm"),
-    Case("two selections of one name", "run toy.yaml prune=[{name:~a,~keep:~0.5},{name:~a,~keep:~0.4}]", "each selection needs a name"),
+    Case("two selections of one name", "run toy.yaml 'prune=[{name: a, keep: 0.5},{name: a, keep: 0.4}]'", "each selection needs a name"),
     Case("selection outside the run folder", "prune runs/toy --name ../x --keep 0.5 --score el2n", "prune.0.name: ", scored),
-    Case("threshold that no row passes", "prune runs/toy --name a --keep {score:~el2n,~below:~-1}", "no row passes the threshold", scored),
+    Case("threshold that nothing passes", "prune runs/toy --name a --keep '{score: el2n, below: -1}'", "no row passes the threshold",
+         scored),
     Case("keep above N, of a run", "prune runs/toy --name a --keep 61 --score el2n", "keep is 61, but only 60 rows", scored),
     # The run folder
     Case("output folder of another recipe", "score toy.yaml task.crop=1", "holds another run (task.crop: None there, 1 asked)", scored),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from hf_datadiet.store import RunFolder
-from tests.bad_input.cases import CASES, RECIPE, Case, outcome, words
+from tests.bad_input.cases import CASES, RECIPE, Case, outcome
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.fault)
@@ -32,13 +33,13 @@ def test_each_fault_is_listed_once() -> None:
     assert len({case.fault for case in CASES}) == len(CASES)
 
 
-@pytest.mark.parametrize("fault", ["unknown key", "recipe that would be overwritten"])
+@pytest.mark.parametrize("fault", ["unknown key", "source that is no parquet"])
 def test_the_program_says_the_same(fault: str, tmp_path: Path) -> None:
     case = next(case for case in CASES if case.fault == fault)
     assert isinstance(case.command, str)
     (tmp_path / "here").mkdir()
     here = outcome(case, tmp_path / "here")
-    command = [sys.executable, "-m", "hf_datadiet", *words(case.command)]
+    command = [sys.executable, "-m", "hf_datadiet", *shlex.split(case.command)]
     done = subprocess.run(command, cwd=tmp_path / "here", capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", here.err)
 
