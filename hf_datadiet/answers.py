@@ -101,15 +101,15 @@ def of_status(status: Status) -> Answer:
     ]
     for name, arms in status.evaluations.items():
         everything = {(arm, seed): state for arm, states in arms.items() for seed, state in states.items()}
-        lines.append(f"evaluation  {name}: {_count(everything)} trainings")
+        lines.append(f"evaluation  {name}: {_count(everything, ' trainings')}")
         width = max(map(len, arms), default=0)
         lines += [f"            {arm:{width}}  {_seeds(states)}" for arm, states in arms.items()]
     lines += [f"report      {'written' if status.report else 'none yet'}", f"next        {status.next}"]
     return Answer("\n".join(lines), dataclasses.asdict(status))
 
 
-def _count(states: Mapping[Any, State]) -> str:
-    return f"{sum(state == 'done' for state in states.values())} of {len(states)} done"
+def _count(states: Mapping[Any, State], unit: str = "") -> str:
+    return f"{sum(state == 'done' for state in states.values())} of {len(states)}{unit} done"
 
 
 def _seeds(states: Mapping[int, State]) -> str:

@@ -34,7 +34,8 @@ def runs(_context: Context, _parameter: Parameter, typed: str) -> Offers:
 
 def columns(context: Context, _parameter: Parameter, typed: str) -> Offers:
     """Score columns of the run that was typed before."""
-    folder = context.params.get("folder")
+    # While the last option has no value yet, click leaves the arguments before it unnamed.
+    folder = context.params.get("folder") or next(iter(context.args), None)
     try:
         return _offers(status_of(RunFolder(folder)).scores, typed) if folder else []
     except DataDietError:

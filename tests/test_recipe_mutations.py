@@ -124,9 +124,12 @@ def mutate(draw: st.DrawFn, recipe: dict[str, Any], place: tuple[Any, ...], othe
     """One change at `place`, in place."""
     holder, key = get(recipe, place[:-1]), place[-1]
     junk = draw(JUNK if draw(st.integers(0, 3)) == 0 else alike(holder[key]))
-    # A network of 10**18 layers is the wish of whoever writes it, and would be built.
+    # A network of 10**18 layers, or BERT's own size, is the wish of whoever writes it, and would be built.
     if "model_args" in place and isinstance(junk, int) and abs(junk) > 10:
         junk = -1
+    if key == "model_args":
+        holder[key] = draw(st.sampled_from([-1, "x", [1], {"é": 1}, {"hidden_size": {}}]))
+        return
     match draw(st.sampled_from(["replace"] * 8 + ["delete", "delete", "rename", "exchange", "wrap", "add"])):
         case "delete":
             del holder[key]
