@@ -100,7 +100,7 @@ def of_status(status: Status) -> Answer:
         f"selections  {', '.join(f'{name} ({kept} rows)' for name, kept in status.selections.items()) or 'none yet'}",
     ]
     for name, arms in status.evaluations.items():
-        everything = {(arm, seed): state for arm, states in arms.items() for seed, state in states.items()}
+        everything: dict[Any, State] = {(arm, seed): state for arm, states in arms.items() for seed, state in states.items()}
         lines.append(f"evaluation  {name}: {_count(everything, ' trainings')}")
         width = max(map(len, arms), default=0)
         lines += [f"            {arm:{width}}  {_seeds(states)}" for arm, states in arms.items()]

@@ -48,7 +48,7 @@ def recipe_for(
     """
     columns, options = dict(columns or {}), dict(options or {})
     kind = options.get("task.kind") or _kind(dataset, columns)
-    task = _text(model) if kind == "text" else IMAGE | ({"model": model} if model is not None else {})
+    task: dict[str, Any] = _text(model) if kind == "text" else IMAGE | ({"model": model} if model is not None else {})
     task = {**task, "kind": kind, "training": {**task.get("training", {}), "epochs": epochs}}
     plain = {"source": {"columns": columns, **(source or {})}, "task": task, **sections}
     return recipe_from(with_overrides(plain, options))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-import pyarrow.compute as pc
+import numpy as np
 
 from hf_datadiet.arms import drawn_arms
 from hf_datadiet.durable import glance_parquet
@@ -73,7 +73,7 @@ def _scores(folder: RunFolder) -> tuple[Mapping[str, Mapping[str, Any]], int]:
 
 def _kept(folder: RunFolder, name: str) -> int:
     table, _ = glance_parquet(folder.selection_path(name) / "selection.parquet", ["kept"])
-    return int(pc.sum(table["kept"]).as_py() or 0)
+    return int(np.asarray(table["kept"]).sum())
 
 
 def _evaluation_names(folder: RunFolder, recipe: Recipe, selections: Mapping[str, int]) -> list[str]:

@@ -61,7 +61,9 @@ class Session:
     @property
     def columns(self) -> dict[str, Direction]:
         """{score column: its direction}, as scoring will make them."""
-        batch = {self.recipe.column(name, epoch): s.higher_is for name, s in self.batch_scores.items() for epoch in self.recipe.moments}
+        batch: dict[str, Direction] = {
+            self.recipe.column(name, epoch): s.higher_is for name, s in self.batch_scores.items() for epoch in self.recipe.moments
+        }
         return batch | {column.name: column.higher_is for scorer in self.accumulators.values() for column in scorer.columns}
 
     def train_feed(self, limit: int | None = None) -> Feed:
