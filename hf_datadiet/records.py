@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hf_datadiet.errors import CoverageError, RecipeError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Direction: TypeAlias = Literal["harder", "easier", "neither"]
 """What a high value says of an example; "neither" for numbers that are no claim about difficulty."""
@@ -180,6 +183,23 @@ class ScoreTable:
         if name not in self.columns:
             raise RecipeError(f"no score column {name!r}; this table has: {', '.join(self.columns)}")
         return self.columns[name]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The columns of scores.parquet, N rows, the index being `example_id`.
+
+        `label` (pandas' nullable Int32), then each score and, where it has one, its standard error `NAME_se`, float32; null where
+        a row has no label.
+        """
+        import pandas as pd
+
+        label = pd.array(self.label, dtype="Int32")
+        label[self.label == UNLABELLED] = pd.NA
+        columns: dict[str, Any] = {"label": label}
+        for name, column in self.columns.items():
+            columns[name] = column.mean
+            if column.se is not None:
+                columns[f"{name}_se"] = column.se
+        return pd.DataFrame(columns, index=pd.Index(self.example_id, name="example_id"))
 
     @property
     def digest(self) -> str:
