@@ -20,6 +20,7 @@ from hf_datadiet.recipe import FIRST_EVALUATION_SEED, Recipe, recipe_from, with_
 from hf_datadiet.records import ArmResult, EvaluationTable, Selection, digest_of
 from hf_datadiet.stats import stratified_draw
 from hf_datadiet.store import RunFolder
+from hf_datadiet.training.given import Given, given_model
 from hf_datadiet.training.loop import steps_of
 from hf_datadiet.training.progress import Progress
 from hf_datadiet.training.randomness import generator_for
@@ -164,7 +165,7 @@ def evaluate_selections(
     selections: Sequence[Selection],
     *,
     test: Dataset,
-    model: str = "timm:resnet18",
+    model: str | Given = "timm:resnet18",
     seeds: int = 4,
     epochs: int = 10,
     match: Literal["epochs", "steps"] = "epochs",
@@ -180,13 +181,14 @@ def evaluate_selections(
     equal steps (the paper's protocol). `margin`: accuracy points that are declared not to matter. The rest as in
     `score_dataset`. Returns every test prediction of every training.
     """
+    given = None if isinstance(model, str) else given_model(model)
     plain: dict[str, Any] = {
         "source": {"columns": dict(columns or {}), "test": {"split": "test"}},
-        "task": {"model": model, "training": {"epochs": epochs}},
+        "task": {"model": model if given is None else given.name, "training": {"epochs": epochs}},
         "evaluate": {"seeds": seeds, "match": match, "margin": margin},
     }
     recipe = recipe_from(with_overrides(plain, options or {}))
     with tempfile.TemporaryDirectory() as temporary:
         folder = RunFolder(out if out is not None else temporary)
-        session = open_session(recipe, folder, command="evaluate_selections(...)", dataset=dataset, test=test)
+        session = open_session(recipe, folder, command="evaluate_selections(...)", dataset=dataset, test=test, model=given)
         return judge(session, selections, progress=progress)

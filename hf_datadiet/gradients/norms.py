@@ -17,6 +17,7 @@ from torch import nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from hf_datadiet.gradients.forward import Inputs, each, logits_of
+from hf_datadiet.gradients.rest import at_rest
 
 Engine = Literal["loop", "vmap"]
 VMAP_CHUNK = 32
@@ -95,9 +96,7 @@ class GradientNorms:
 def fastest_engine(model: nn.Module, inputs: Inputs, targets: torch.Tensor) -> Engine:
     """The engine that takes less time for this batch; `loop` where vmap cannot run the model. Leaves the model as it was."""
     seconds: dict[Engine, float] = {}
-    was_training = model.training
-    model.eval()
-    try:
+    with at_rest(model):
         for engine in ("loop", "vmap"):
             norms = GradientNorms(model, engine=engine)
             try:
@@ -106,8 +105,6 @@ def fastest_engine(model: nn.Module, inputs: Inputs, targets: torch.Tensor) -> E
             except (RuntimeError, NotImplementedError):
                 if engine == "loop":
                     raise
-    finally:
-        model.train(was_training)
     return min(seconds, key=lambda engine: seconds[engine])
 
 

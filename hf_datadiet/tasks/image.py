@@ -1,4 +1,4 @@
-"""Image classification with timm models.
+"""Image classification with timm and transformers models.
 
 Images are decoded once, into one uint8 array on disk (memory-mapped), and are augmented batch by batch on the device.
 They keep their size: nothing is resized unless `image_size` asks for it.
@@ -21,12 +21,20 @@ from PIL import Image as Pillow
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import nn
+from transformers import AutoModelForImageClassification
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
 from hf_datadiet.errors import RecipeError, SourceError
-from hf_datadiet.tasks.base import label_column, the_column
+from hf_datadiet.gradients.forward import logits_of
+from hf_datadiet.gradients.rest import at_rest
+from hf_datadiet.tasks._transformers import PRETRAINED, built, config_of, has_weights, reason_of, stated_normalization
+from hf_datadiet.tasks.base import check_classes, label_column, the_column
 
 SMALL = 64
 """Up to this many pixels a side, `stem: auto` gives a ResNet the 3x3 stem without pooling (as the paper's ResNet18)."""
+
+
+PURPOSE = "image classification"
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -34,9 +42,9 @@ class ImageTask:
     """The recipe keys of an image task.
 
     `image_size`: resize (bicubic, antialiased) to squares of that many pixels; needed only if sizes differ.
-    `stem`: `3x3` replaces the first, strided layers of a ResNet by one that keeps the resolution; `auto` does so for
+    `stem`: `3x3` replaces the first, strided layers of a timm ResNet by one that keeps the resolution; `auto` does so for
     images of at most 64 pixels; `original` never. `normalize`: mean and s.d. per channel of the rows to be scored
-    (`data`), or those that the model's configuration states (`model`).
+    (`data`), or those that the model's configuration or preprocessor states (`model`).
     `crop`: random crop after reflecting that many pixels at each border, drawn per image; `flip`: mirror half of them.
     """
 
@@ -116,14 +124,16 @@ class ImageTask:
             pixels[position] = values
         return pixels
 
-    def fit(self, prepared: torch.Tensor, model: str) -> dict[str, Any]:
+    def fit(self, prepared: torch.Tensor, model: str | nn.Module) -> dict[str, Any]:
         """{"mean": 3 floats, "std": 3 floats} in units of 0..255, and the "size" [H, W] of the images."""
         size = list(prepared.shape[2:])
         if self.normalize == "model":
-            config = timm.get_pretrained_cfg(_timm_name(model), allow_unregistered=False)
-            if config is None:
-                raise RecipeError(f"{model} states no mean and s.d.; set task.normalize=data")
-            return {"mean": [255 * float(v) for v in config.mean], "std": [255 * float(v) for v in config.std], "size": size}
+            stated = _stated_normalization(model)
+            if stated is None:
+                what = model if isinstance(model, str) else type(model).__name__
+                raise RecipeError(f"{what} states no mean and s.d.; set task.normalize=data")
+            mean, std = stated
+            return {"mean": [255 * float(v) for v in mean], "std": [255 * float(v) for v in std], "size": size}
         total, squares, count = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 0
         for chunk in prepared.split(4096):
             values = chunk.double()
@@ -135,23 +145,22 @@ class ImageTask:
         # A constant channel has no spread to divide by.
         return {"mean": mean.tolist(), "std": torch.where(std > 0, std, torch.ones_like(std)).tolist(), "size": size}
 
-    def build_model(self, model: str, model_args: Mapping[str, Any], n_classes: int, prepared: torch.Tensor) -> nn.Module:
-        """A fresh timm model for images of the prepared size."""
-        name = _timm_name(model)
+    def build_model(self, model: str | nn.Module, model_args: Mapping[str, Any], n_classes: int, prepared: torch.Tensor) -> nn.Module:
+        """A model for images of the prepared size; one that comes from Python keeps its own stem."""
         size = (prepared.shape[2], prepared.shape[3])
-        arguments = dict(model_args)
-        config = timm.get_pretrained_cfg(name, allow_unregistered=False)
-        if config is not None and config.fixed_input_size:
-            arguments.setdefault("img_size", size)
-        try:
-            net = timm.create_model(name, num_classes=n_classes, in_chans=3, **arguments)
-        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise RecipeError(f"task.model {model} cannot be built for {size[1]} x {size[0]} images: {reason}") from error
-        if self.stem == "3x3" or (self.stem == "auto" and max(size) <= SMALL and _has_strided_stem(net)):
-            _keep_resolution(net, model)
-        _check_size(net, model, size)
-        return net
+        if isinstance(model, nn.Module):
+            if self.stem == "3x3":
+                raise RecipeError("task.stem=3x3 is for models that are built by name; change the model itself, or leave task.stem out")
+            net = model
+        elif _library(model) == "transformers":
+            net = _transformers_model(model, model_args, n_classes, size)
+        else:
+            net = _timm_model(model, model_args, n_classes, size)
+        name = model if isinstance(model, str) else type(model).__name__
+        if isinstance(model, str) and (self.stem == "3x3" or (self.stem == "auto" and max(size) <= SMALL and _has_strided_stem(net))):
+            _keep_resolution(net, name)
+        _check(net, name, size, n_classes)
+        return net.train()
 
     def collate(
         self, prepared: torch.Tensor, rows: torch.Tensor, fitted: Mapping[str, Any], device: torch.device, augment: torch.Generator | None
@@ -220,26 +229,63 @@ def _rgb(image: Any, row: int) -> Pillow.Image:
     return image.convert("RGB")
 
 
-def _timm_name(model: str) -> str:
+def _library(model: str) -> str:
     library, colon, name = model.partition(":")
-    if not colon or library != "timm":
-        raise RecipeError(f"task.model {model!r} is not supported; write timm:NAME, for example timm:resnet18")
+    if not colon or not name or library not in ("timm", "transformers"):
+        raise RecipeError(f"task.model {model!r} is not supported; write timm:NAME, for example timm:resnet18, or transformers:NAME")
+    return library
+
+
+def _timm_name(model: str) -> str:
+    name = model.partition(":")[2]
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise RecipeError(f"timm has no model {name!r}" + (f"; did you mean {', '.join(near)}?" if near else "; see timm.list_models()"))
     return name
 
 
-def _check_size(net: nn.Module, model: str, size: tuple[int, int]) -> None:
-    """Pass one black image, in eval mode so that neither statistics nor generators change: some models take only some sizes."""
-    net.eval()
+def _timm_model(model: str, model_args: Mapping[str, Any], n_classes: int, size: tuple[int, int]) -> nn.Module:
+    name, arguments = _timm_name(model), dict(model_args)
+    config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    if config is not None and config.fixed_input_size:
+        arguments.setdefault("img_size", size)
     try:
-        with torch.no_grad():
-            net(torch.zeros(1, 3, *size))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = (str(error).splitlines() or ["it fails"])[0].rstrip(".")
-        raise RecipeError(f"task.model {model} cannot take {size[1]} x {size[0]} images ({reason}); set task.image_size") from error
-    net.train()
+        return timm.create_model(name, num_classes=n_classes, in_chans=3, **arguments)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise RecipeError(f"task.model {model} cannot be built for {size[1]} x {size[0]} images: {reason_of(error)}") from error
+
+
+def _transformers_model(model: str, model_args: Mapping[str, Any], n_classes: int, size: tuple[int, int]) -> nn.Module:
+    weights = has_weights(model, model_args)
+    arguments = {name: value for name, value in model_args.items() if name != PRETRAINED}
+    known = config_of(model, MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, PURPOSE, {})
+    if not weights and hasattr(known, "image_size"):
+        # As timm's img_size: a model that starts from nothing takes the images as they are.
+        arguments.setdefault("image_size", size[0] if size[0] == size[1] else size)
+    config = config_of(model, MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, PURPOSE, arguments, n_classes)
+    return built(AutoModelForImageClassification, model, config, weights=weights)
+
+
+def _stated_normalization(model: str | nn.Module) -> tuple[Sequence[float], Sequence[float]] | None:
+    if isinstance(model, str) and _library(model) == "transformers":
+        return stated_normalization(model)
+    if isinstance(model, str):
+        config = timm.get_pretrained_cfg(_timm_name(model), allow_unregistered=False)
+        return None if config is None else (config.mean, config.std)
+    stated = getattr(model, "pretrained_cfg", None)
+    return (stated["mean"], stated["std"]) if isinstance(stated, Mapping) and {"mean", "std"} <= set(stated) else None
+
+
+def _check(net: nn.Module, model: str, size: tuple[int, int], n_classes: int) -> None:
+    """Pass one black image, at rest so that neither statistics nor generators change: some models take only some sizes."""
+    try:
+        with at_rest(net), torch.no_grad():
+            logits = logits_of(net, torch.zeros(1, 3, *size))
+    except (RuntimeError, AssertionError, ValueError, TypeError, AttributeError) as error:
+        wanted = getattr(getattr(net, "config", None), "image_size", None)
+        remedy = f"set task.image_size={wanted}" if isinstance(wanted, int) and wanted not in size else "set task.image_size"
+        raise RecipeError(f"task.model {model} cannot take {size[1]} x {size[0]} images ({reason_of(error)}); {remedy}") from error
+    check_classes(logits, n_classes, model)
 
 
 def _has_strided_stem(net: nn.Module) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,15 @@ from hf_datadiet.store import RunFolder
 from hf_datadiet.tasks.base import Task
 from hf_datadiet.training.environment import accelerator, provenance
 from hf_datadiet.training.feed import Feed, on_device
+from hf_datadiet.training.given import GivenModel, is_given
+from hf_datadiet.training.loop import optimizer_for
 from hf_datadiet.training.randomness import streams_for, untouched_generators
 
 OBSERVE_BATCH_SIZE = 256
 """What `observe_batch_size: auto` means."""
+
+REHEARSAL = 2
+"""Rows that the model is built for before a run folder is made."""
 
 ENGINE_PROBE = 16
 """Examples on which the engines for gradient norms are timed."""
@@ -44,6 +50,8 @@ class Session:
     provenance: Provenance
     batch_scores: Mapping[str, BatchScore]
     accumulators: Mapping[str, Accumulator]
+    given: GivenModel | None = None
+    """The model if it comes from Python."""
 
     @property
     def n_classes(self) -> int:
@@ -61,7 +69,7 @@ class Session:
         if limit is not None and limit < ids.size:
             ids = ids[np.linspace(0, ids.size - 1, limit).astype(np.int64)]
         prepared = self._prepare(self.pinned.dataset, ids, self.pinned.record.split)
-        fitted = self.task.fit(prepared, self.recipe.task.model)
+        fitted = self.task.fit(prepared, self._model())
         return self._feed(prepared, fitted, ids, self.pinned.label[ids])
 
     def test_feed(self, train: Feed) -> Feed:
@@ -84,10 +92,12 @@ class Session:
         return Feed(self.task, on_device(prepared, self.device), fitted, ids, labels, self.device, grouped)
 
     def new_model(self, feed: Feed, init_seed: int) -> torch.nn.Module:
-        """A fresh model on the device, its weights drawn on the CPU so that every device starts alike."""
+        """A fresh model on the device, its random weights drawn on the CPU so that every device starts alike."""
         torch.manual_seed(init_seed)
-        spec = self.recipe.task
-        return self.task.build_model(spec.model, spec.model_args, self.n_classes, feed.prepared).to(self.device)
+        return self.task.build_model(self._model(), self.recipe.task.model_args, self.n_classes, feed.prepared).to(self.device)
+
+    def _model(self) -> str | torch.nn.Module:
+        return self.recipe.task.model if self.given is None else self.given.make()
 
 
 def open_session(
@@ -97,25 +107,42 @@ def open_session(
     command: str,
     dataset: Dataset | None = None,
     test: Dataset | None = None,
+    model: GivenModel | None = None,
     claim: bool = True,
     allow_plugins: bool = False,
 ) -> Session:
-    """Check every name in the recipe, pin the source and make the folder this run's. Nothing is written before that.
+    """Check every name in the recipe, pin the source, build the model once and make the folder this run's.
 
-    `dataset` and `test` take the place of what `source` would open. Without `claim` nothing is written at all.
+    Nothing is written before that. `dataset` and `test` take the place of what `source` would open, `model` that of
+    what `task.model` names. Without `claim` nothing is written at all.
     `allow_plugins` admits tasks and scores written `package.module:NAME`.
     """
+    if model is None and is_given(recipe.task.model):
+        raise RecipeError(
+            f"the model of this run ({recipe.task.model}) came from Python; go on there: score_dataset(..., model=..., out=RUN)"
+        )
     task: Task = build(registry.find("tasks", recipe.task.kind, allow_plugins), recipe.task.options, "task")
     batch_scores, accumulators = find_scores(recipe.score.scores, allow_plugins)
     given = {"test": test, recipe.source.split: dataset}
     pinned = pin(recipe.source, task.find_columns, {name: split for name, split in given.items() if split is not None})
     device = accelerator().device
     made = provenance(recipe.digest, command, device)
+    session = Session(recipe, folder, task, pinned, device, made, batch_scores, accumulators, model)
     if claim:
+        if not folder.exists():
+            _rehearse(session)
         folder.claim(recipe.identity(), pinned.record, to_yaml(recipe))
         if pinned.noise is not None:
             folder.save_label_noise(pinned.noise.ids, pinned.noise.before, pinned.noise.after)
-    return Session(recipe, folder, task, pinned, device, made, batch_scores, accumulators)
+    return session
+
+
+def _rehearse(session: Session) -> None:
+    """Build the model and its optimizer once, for a few rows and in a temporary folder: their faults show before the run's folder is made."""
+    with tempfile.TemporaryDirectory() as temporary, untouched_generators(session.device):
+        probe = replace(session, folder=RunFolder(temporary))
+        model = probe.new_model(probe.train_feed(limit=REHEARSAL), streams_for("probe", 0).init)
+        optimizer_for(model, session.recipe.task.training.optimizer)
 
 
 def find_scores(names: Sequence[str], allow_plugins: bool = False) -> tuple[dict[str, BatchScore], dict[str, Accumulator]]:

@@ -242,7 +242,8 @@ def test_a_model_from_a_configuration(tmp_path: Path) -> None:
     assert net.training and net.config.num_labels == 3 and net.config.pad_token_id == tokens.tokenizer.pad_token_id
     assert net.config.vocab_size == len(tokens.tokenizer) and all(p.dtype == torch.float32 for p in net.parameters())
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), twin.parameters(), strict=True)), "the seed decides"
-    assert TASK.fit(tokens, "transformers:bert") == {"inputs": list(_tokens.INPUTS)}
+    fitted = TASK.fit(tokens, "transformers:bert")
+    assert fitted["inputs"] == list(_tokens.INPUTS) and fitted["n_truncated"] == tokens.n_truncated == 1
     assert logits_of(net.eval(), collated(tokens, [0, 1])).shape == (2, 3)
 
 
@@ -293,7 +294,7 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
     task = TextTask(tokenizer=str(folder), max_length=16)
-    with pytest.raises(RecipeError, match=r"cannot be built: .*safetensors"):
+    with pytest.raises(RecipeError, match=r"no safetensors weights but pytorch_model\.bin, .*: refused; convert them"):
         task.build_model(f"transformers:{folder}", {}, 2, prepared(rows(), tmp_path, task))
 
 
