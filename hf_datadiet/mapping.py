@@ -21,19 +21,18 @@ from hf_datadiet.errors import DataDietError, RecipeError, SourceError
 from hf_datadiet.gradients.forward import logits_of
 from hf_datadiet.gradients.norms import Engine
 from hf_datadiet.gradients.rest import at_rest
-from hf_datadiet.recipe import TaskSpec, build, load_recipe
+from hf_datadiet.recipe import build, load_recipe
 from hf_datadiet.records import UNLABELLED
 from hf_datadiet.scorers.base import BatchScore
 from hf_datadiet.store import RunFolder
+from hf_datadiet.tasks import image, text
 from hf_datadiet.tasks._tokens import loaded_tokenizer
 from hf_datadiet.tasks._transformers import reason_of, stated_normalization, trained_classifier
 from hf_datadiet.tasks.base import Task
-from hf_datadiet.tasks.image import ImageTask
-from hf_datadiet.tasks.text import TextTask, inputs_of
 from hf_datadiet.training.environment import device_of
 from hf_datadiet.training.given import Given, given_model, is_given
+from hf_datadiet.training.kept import KeptModel
 from hf_datadiet.training.observe import norms_for, scores_of_batch
-from hf_datadiet.training.randomness import untouched_generators
 from hf_datadiet.training.session import OBSERVE_BATCH_SIZE, find_scores
 
 NOT_PASSED = {"example_id", "seed"}
@@ -41,33 +40,6 @@ NOT_PASSED = {"example_id", "seed"}
 
 IMPORTED_IN = os.getpid()
 """The process that imported this file: another one is a fork of it."""
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """The weights of a finished seed and what its model was built from; the model itself waits for the first batch.
-
-    `base`: the run's own module, if its model came from Python.
-    """
-
-    spec: TaskSpec
-    n_classes: int
-    weights: Mapping[str, NDArray[np.generic]]
-    base: nn.Module | None
-
-    def model(self, task: Task, prepared: Any) -> nn.Module:
-        """A model for inputs like `prepared`, with the kept weights."""
-        # Downloaded weights would be replaced at once.
-        arguments = {name: value for name, value in self.spec.model_args.items() if name != "pretrained" or not value}
-        with untouched_generators(torch.device("cpu")):
-            built_from = self.spec.model if self.base is None else copy.deepcopy(self.base)
-            model = task.build_model(built_from, arguments, self.n_classes, prepared)
-        try:
-            model.load_state_dict({name: torch.from_numpy(np.array(values)) for name, values in self.weights.items()})
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise RecipeError(f"the kept weights do not fit {self.spec.model} as it is built now ({reason}); score again") from error
-        return model
 
 
 @dataclass(frozen=True)
@@ -123,11 +95,11 @@ class ExampleScorer:
         if tokenizer is None:
             if getattr(model, "main_input_name", None) == "input_ids":
                 raise RecipeError("a model of texts needs its tokenizer; pass tokenizer=AutoTokenizer.from_pretrained(...)")
-            task, fitted = build(ImageTask, {"image_size": image_size}, "ExampleScorer"), _normalization(model, normalize)
+            task, fitted = build(image.ImageTask, {"image_size": image_size}, "ExampleScorer"), image.fitted_to(model, normalize)
         else:
             if normalize is not None or image_size is not None:
                 raise RecipeError("normalize and image_size are for images; leave them out beside a tokenizer")
-            task, fitted = build(TextTask, {"max_length": max_length}, "ExampleScorer"), _tokenization(model, tokenizer)
+            task, fitted = build(text.TextTask, {"max_length": max_length}, "ExampleScorer"), text.fitted_to(model, tokenizer)
         # The loop runs every model; measuring which engine is faster would give each worker process its own answer.
         self._set(
             # Observed in float32, whatever it was trained in.
@@ -193,7 +165,9 @@ class ExampleScorer:
             raise RecipeError(f"seed {seed} of {folder} kept no weights of its last epoch; score again with score.keep_weights=last")
         if is_given(recipe.task.model) and model is None:
             raise RecipeError(f"the model of {folder} ({recipe.task.model}) came from Python; pass it again: from_run(..., model=...)")
-        base = given_model(model).make() if is_given(recipe.task.model) and model is not None else None
+        if model is not None and not is_given(recipe.task.model):
+            raise RecipeError(f"the model of {folder} is built by its name, {recipe.task.model}; leave model out")
+        base = given_model(model).make() if model is not None else None
         source = run.source()
         if scores is None:
             found, _ = find_scores(recipe.score.scores, allow_plugins)
@@ -204,7 +178,7 @@ class ExampleScorer:
             scorers = _mappable(scores, allow_plugins)
         made = cls.__new__(cls)
         made._set(
-            model=_Kept(recipe.task, len(source.classes), weights, base),
+            model=KeptModel(recipe.task, len(source.classes), weights, base),
             scorers=scorers,
             task=build(registry.find("tasks", recipe.task.kind, allow_plugins), recipe.task.options, "task"),
             fitted=run.fitted(),
@@ -217,7 +191,7 @@ class ExampleScorer:
     def _set(
         self,
         *,
-        model: nn.Module | _Kept,
+        model: nn.Module | KeptModel,
         scorers: Mapping[str, BatchScore],
         task: Task,
         fitted: Mapping[str, Any],
@@ -306,7 +280,7 @@ class ExampleScorer:
 
     def _made_ready(self, rank: int | None, prepared: Any) -> _Ready:
         device, known = device_of(rank), self._model
-        model = known.model(self._task, prepared) if isinstance(known, _Kept) else known
+        model = known.model(self._task, prepared) if isinstance(known, KeptModel) else known
         inputs = self._task.collate(prepared, torch.arange(1), self._fitted, torch.device("cpu"), None)
         try:
             with at_rest(model), torch.no_grad():
@@ -337,25 +311,3 @@ def _mappable(names: Sequence[str], allow_plugins: bool) -> dict[str, BatchScore
     if not scorers:
         raise RecipeError("scores names no score; name at least one: scores=['el2n']")
     return scorers
-
-
-def _normalization(model: nn.Module, given: Mapping[str, Sequence[float]] | None) -> dict[str, list[float]]:
-    """{"mean": 3 floats, "std": 3 floats} in units of 0..255."""
-    stated = getattr(model, "pretrained_cfg", None) if given is None else given
-    if not isinstance(stated, Mapping) or not {"mean", "std"} <= set(stated):
-        what = "the model states no mean and s.d." if given is None else f"normalize has {', '.join(given) or 'no keys'}"
-        raise RecipeError(f"{what}; pass normalize={{'mean': [r, g, b], 'std': [r, g, b]}} for pixels in 0..1")
-    found = {key: [255 * float(value) for value in stated[key]] for key in ("mean", "std")}
-    if any(len(values) != 3 for values in found.values()) or min(found["std"]) <= 0:
-        raise RecipeError("normalize needs three numbers for mean and three above 0 for std, for pixels in 0..1")
-    return found
-
-
-def _tokenization(model: nn.Module, tokenizer: Any) -> dict[str, Any]:
-    """{"inputs": the model's keywords, "tokenizer": a copy of the tokenizer}."""
-    if getattr(tokenizer, "pad_token_id", None) is None:
-        raise RecipeError("the tokenizer has no pad token; add one: tokenizer.pad_token = tokenizer.eos_token")
-    inputs = inputs_of(type(model), tokenizer)
-    if "input_ids" not in inputs:
-        raise RecipeError(f"{type(model).__name__} takes no input_ids, so a tokenizer cannot feed it; pass a model of texts")
-    return {"inputs": inputs, "tokenizer": copy.deepcopy(tokenizer)}

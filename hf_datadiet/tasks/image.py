@@ -6,14 +6,12 @@ They keep their size: nothing is resized unless `image_size` asks for it.
 
 from __future__ import annotations
 
-import difflib
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import timm
 import torch
 from datasets import Dataset, Features, Image
 from numpy.typing import NDArray
@@ -21,20 +19,10 @@ from PIL import Image as Pillow
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import nn
-from transformers import AutoModelForImageClassification
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
 from hf_datadiet.errors import RecipeError, SourceError
-from hf_datadiet.gradients.forward import logits_of
-from hf_datadiet.gradients.rest import at_rest
-from hf_datadiet.tasks._transformers import PRETRAINED, built, config_of, has_weights, reason_of, stated_normalization
-from hf_datadiet.tasks.base import check_classes, label_column, the_column
-
-SMALL = 64
-"""Up to this many pixels a side, `stem: auto` gives a ResNet the 3x3 stem without pooling (as the paper's ResNet18)."""
-
-
-PURPOSE = "image classification"
+from hf_datadiet.tasks._image_models import Stem, check_size, named_model, normalization_of
+from hf_datadiet.tasks.base import label_column, the_column
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -49,7 +37,7 @@ class ImageTask:
     """
 
     image_size: Annotated[int, Field(ge=1)] | None = None
-    stem: Literal["auto", "3x3", "original"] = "auto"
+    stem: Stem = "auto"
     normalize: Literal["data", "model"] = "data"
     crop: Annotated[int, Field(ge=0)] = 0
     flip: bool = False
@@ -128,7 +116,7 @@ class ImageTask:
         """{"mean": 3 floats, "std": 3 floats} in units of 0..255, and the "size" [H, W] of the images."""
         size = list(prepared.shape[2:])
         if self.normalize == "model":
-            stated = _stated_normalization(model)
+            stated = normalization_of(model)
             if stated is None:
                 what = model if isinstance(model, str) else type(model).__name__
                 raise RecipeError(f"{what} states no mean and s.d.; set task.normalize=data")
@@ -148,18 +136,13 @@ class ImageTask:
     def build_model(self, model: str | nn.Module, model_args: Mapping[str, Any], n_classes: int, prepared: torch.Tensor) -> nn.Module:
         """A model for images of the prepared size; one that comes from Python keeps its own stem."""
         size = (prepared.shape[2], prepared.shape[3])
-        if isinstance(model, nn.Module):
-            if self.stem == "3x3":
-                raise RecipeError("task.stem=3x3 is for models that are built by name; change the model itself, or leave task.stem out")
-            net = model
-        elif _library(model) == "transformers":
-            net = _transformers_model(model, model_args, n_classes, size)
+        if isinstance(model, str):
+            net, name = named_model(model, model_args, n_classes, size, self.stem), model
+        elif self.stem == "3x3":
+            raise RecipeError("task.stem=3x3 is for models that are built by name; change the model itself, or leave task.stem out")
         else:
-            net = _timm_model(model, model_args, n_classes, size)
-        name = model if isinstance(model, str) else type(model).__name__
-        if isinstance(model, str) and (self.stem == "3x3" or (self.stem == "auto" and max(size) <= SMALL and _has_strided_stem(net))):
-            _keep_resolution(net, name)
-        _check(net, name, size, n_classes)
+            net, name = model, type(model).__name__
+        check_size(net, name, size, n_classes)
         return net.train()
 
     def collate(
@@ -229,80 +212,13 @@ def _rgb(image: Any, row: int) -> Pillow.Image:
     return image.convert("RGB")
 
 
-def _library(model: str) -> str:
-    library, colon, name = model.partition(":")
-    if not colon or not name or library not in ("timm", "transformers"):
-        raise RecipeError(f"task.model {model!r} is not supported; write timm:NAME, for example timm:resnet18, or transformers:NAME")
-    return library
-
-
-def _timm_name(model: str) -> str:
-    name = model.partition(":")[2]
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise RecipeError(f"timm has no model {name!r}" + (f"; did you mean {', '.join(near)}?" if near else "; see timm.list_models()"))
-    return name
-
-
-def _timm_model(model: str, model_args: Mapping[str, Any], n_classes: int, size: tuple[int, int]) -> nn.Module:
-    name, arguments = _timm_name(model), dict(model_args)
-    config = timm.get_pretrained_cfg(name, allow_unregistered=False)
-    if config is not None and config.fixed_input_size:
-        arguments.setdefault("img_size", size)
-    try:
-        return timm.create_model(name, num_classes=n_classes, in_chans=3, **arguments)
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise RecipeError(f"task.model {model} cannot be built for {size[1]} x {size[0]} images: {reason_of(error)}") from error
-
-
-def _transformers_model(model: str, model_args: Mapping[str, Any], n_classes: int, size: tuple[int, int]) -> nn.Module:
-    weights = has_weights(model, model_args)
-    arguments = {name: value for name, value in model_args.items() if name != PRETRAINED}
-    known = config_of(model, MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, PURPOSE, {})
-    if not weights and hasattr(known, "image_size"):
-        # As timm's img_size: a model that starts from nothing takes the images as they are.
-        arguments.setdefault("image_size", size[0] if size[0] == size[1] else size)
-    config = config_of(model, MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, PURPOSE, arguments, n_classes)
-    return built(AutoModelForImageClassification, model, config, weights=weights)
-
-
-def _stated_normalization(model: str | nn.Module) -> tuple[Sequence[float], Sequence[float]] | None:
-    if isinstance(model, str) and _library(model) == "transformers":
-        return stated_normalization(model)
-    if isinstance(model, str):
-        config = timm.get_pretrained_cfg(_timm_name(model), allow_unregistered=False)
-        return None if config is None else (config.mean, config.std)
-    stated = getattr(model, "pretrained_cfg", None)
-    return (stated["mean"], stated["std"]) if isinstance(stated, Mapping) and {"mean", "std"} <= set(stated) else None
-
-
-def _check(net: nn.Module, model: str, size: tuple[int, int], n_classes: int) -> None:
-    """Pass one black image, at rest so that neither statistics nor generators change: some models take only some sizes."""
-    try:
-        with at_rest(net), torch.no_grad():
-            logits = logits_of(net, torch.zeros(1, 3, *size))
-    except (RuntimeError, AssertionError, ValueError, TypeError, AttributeError) as error:
-        wanted = getattr(getattr(net, "config", None), "image_size", None)
-        remedy = f"set task.image_size={wanted}" if isinstance(wanted, int) and wanted not in size else "set task.image_size"
-        raise RecipeError(f"task.model {model} cannot take {size[1]} x {size[0]} images ({reason_of(error)}); {remedy}") from error
-    check_classes(logits, n_classes, model)
-
-
-def _has_strided_stem(net: nn.Module) -> bool:
-    return isinstance(getattr(net, "maxpool", None), nn.Module) and isinstance(getattr(net, "conv1", None), nn.Conv2d | nn.Sequential)
-
-
-def _keep_resolution(net: nn.Module, model: str) -> None:
-    """Replace a ResNet's 7x7 stride-2 convolution by 3x3 stride 1 (a deep stem loses its stride) and drop the pooling."""
-    if not _has_strided_stem(net):
-        raise RecipeError(f"task.stem=3x3 is for ResNets; {model} has no stem of that kind, use stem=original")
-    first = net.conv1
-    if isinstance(first, nn.Sequential):
-        strided: Any = first[0]
-        strided.stride = (1, 1)
-    elif isinstance(first, nn.Conv2d):
-        stem = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=first.bias is not None)
-        # The initialisation of timm's ResNets.
-        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
-        net.conv1 = stem
-    net.maxpool = nn.Identity()
+def fitted_to(model: nn.Module, given: Mapping[str, Sequence[float]] | None) -> dict[str, list[float]]:
+    """What `collate` needs for a trained model: {"mean": 3 floats, "std": 3 floats} in units of 0..255, as given or as it states."""
+    stated = getattr(model, "pretrained_cfg", None) if given is None else given
+    if not isinstance(stated, Mapping) or not {"mean", "std"} <= set(stated):
+        what = "the model states no mean and s.d." if given is None else f"normalize has {', '.join(given) or 'no keys'}"
+        raise RecipeError(f"{what}; pass normalize={{'mean': [r, g, b], 'std': [r, g, b]}} for pixels in 0..1")
+    found = {key: [255 * float(value) for value in stated[key]] for key in ("mean", "std")}
+    if any(len(values) != 3 for values in found.values()) or min(found["std"]) <= 0:
+        raise RecipeError("normalize needs three numbers for mean and three above 0 for std, for pixels in 0..1")
+    return found

@@ -5,6 +5,7 @@ Texts are tokenised once, into flat arrays on disk (memory-mapped), and are padd
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
@@ -102,7 +103,7 @@ class TextTask:
         """
         if isinstance(model, str):
             config = config_of(_named(model), MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, "sequence classification", {})
-            cls: type = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+            cls: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
         else:
             cls = type(model)
         return {
@@ -177,6 +178,16 @@ def inputs_of(cls: type, tokenizer: Any) -> list[str]:
     """The keywords of a batch that both the model's class and the tokenizer know."""
     takes = inspect.signature(getattr(cls, "forward")).parameters  # noqa: B009
     return [name for name in INPUTS if name in takes and name in tokenizer.model_input_names]
+
+
+def fitted_to(model: nn.Module, tokenizer: Any) -> dict[str, Any]:
+    """What `collate` needs for a trained model: {"inputs": its keywords, "tokenizer": a copy of the tokenizer}."""
+    if getattr(tokenizer, "pad_token_id", None) is None:
+        raise RecipeError("the tokenizer has no pad token; add one: tokenizer.pad_token = tokenizer.eos_token")
+    inputs = inputs_of(type(model), tokenizer)
+    if "input_ids" not in inputs:
+        raise RecipeError(f"{type(model).__name__} takes no input_ids, so a tokenizer cannot feed it; pass a model of texts")
+    return {"inputs": inputs, "tokenizer": copy.deepcopy(tokenizer)}
 
 
 def _named(model: str) -> str:

@@ -64,7 +64,8 @@ def shuffled_batches(
     """All rows once, in random order, in `steps_per_epoch` batches whose sizes differ by at most one.
 
     Even sizes instead of a small last batch: no row weighs more than another in its gradient step, and none is dropped.
-    Two rows or more share a batch, unless batch_size or K is 1: an odd K in batches of two has one of three. With `lengths` [N] rows of similar length share a batch, which spares padding.
+    Two rows or more share a batch, unless batch_size or K is 1: an odd K in batches of two has one of three. With
+    `lengths` [N] rows of similar length share a batch, which spares padding.
     """
     order = rows[torch.from_numpy(rng.permutation(len(rows)))]
     batches = order.tensor_split(steps_per_epoch(len(rows), batch_size))

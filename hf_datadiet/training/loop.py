@@ -101,7 +101,7 @@ def _forward(model: nn.Module, inputs: Inputs, device: torch.device, precision: 
         if n_rows > 1 or "more than 1 value per channel" not in str(error):
             raise
         raise RecipeError(
-            "the model's BatchNorm cannot train on a batch of one row; train on two rows or more, with task.training.batch_size of at least 2"
+            "the model's BatchNorm cannot train on a batch of one row; give it two rows or more, and task.training.batch_size=2 or more"
         ) from error
 
 

@@ -121,6 +121,8 @@ def open_session(
         raise RecipeError(
             f"the model of this run ({recipe.task.model}) came from Python; go on there: score_dataset(..., model=..., out=RUN)"
         )
+    if model is not None and recipe.task.model_args:
+        raise RecipeError("task.model_args are for models that are built by name; give them where the model is made")
     task: Task = build(registry.find("tasks", recipe.task.kind, allow_plugins), recipe.task.options, "task")
     batch_scores, accumulators = find_scores(recipe.score.scores, allow_plugins)
     given = {"test": test, recipe.source.split: dataset}
@@ -138,7 +140,7 @@ def open_session(
 
 
 def _rehearse(session: Session) -> None:
-    """Build the model and its optimizer once, for a few rows and in a temporary folder: their faults show before the run's folder is made."""
+    """Build the model and its optimizer once, for a few rows, in a temporary folder: faults show before the run's is made."""
     with tempfile.TemporaryDirectory() as temporary, untouched_generators(session.device):
         probe = replace(session, folder=RunFolder(temporary))
         model = probe.new_model(probe.train_feed(limit=REHEARSAL), streams_for("probe", 0).init)
