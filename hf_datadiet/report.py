@@ -38,8 +38,8 @@ def build_report(
 ) -> Report:
     """Everything there is to say about a run.
 
-    `task`: kind, model and training as plain values, `seeds_asked`, and `n_truncated` scored texts; `seed_seconds`: wall seconds of each scoring seed, {"train", "observe"};
-    `files`: what lies where, relative to the run folder.
+    `task`: kind, model and training as plain values, `seeds_asked`, and `n_truncated` scored texts; `seed_seconds`: wall
+    seconds of each scoring seed, {"train", "observe"}; `files`: what lies where, relative to the run folder.
     """
     labelled = table.label != UNLABELLED
     scores = tuple(_score(name, column, labelled, len(table.seeds)) for name, column in table.columns.items())

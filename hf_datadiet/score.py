@@ -99,9 +99,9 @@ def score_run(
 
 
 def _lost(diverged: Mapping[int, DivergedError], n_left: int) -> str:
-    first, reason = next(iter(diverged.items()))
-    also = f" (so did {', '.join(map(str, [*diverged][1:]))})" if len(diverged) > 1 else ""
-    return f"seed {first}{also}: {reason}, with another --out; the scores of the other {n_left} are written and can be pruned by"
+    which = f"seed{'s' if len(diverged) > 1 else ''} {', '.join(map(str, diverged))}"
+    reason = next(iter(diverged.values()))
+    return f"{which}: {reason}, with another --out; scores.parquet has the other {n_left} of {n_left + len(diverged)} seeds"
 
 
 def _train_seeds(session: Session, seeds: Sequence[int], progress: Progress) -> dict[int, DivergedError]:

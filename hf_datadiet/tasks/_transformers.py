@@ -20,16 +20,13 @@ from transformers import AutoConfig, AutoModelForImageClassification, AutoModelF
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from hf_datadiet.errors import RecipeError
+from hf_datadiet.errors import DataDietError, RecipeError
 
 PRETRAINED = "pretrained"
 """The key of `model_args` that says whether weights are read."""
 
 UNREADABLE = ("pytorch_model*", "tf_model*", "flax_model*", "*.pt", "*.pth", "*.ckpt")
 """Weights in a folder that are pickled, or that only other frameworks read."""
-
-CANNOT_LOAD = (OSError, ValueError, TypeError, ImportError, LookupError, RuntimeError)
-"""What transformers raises for a name or folder that it cannot use."""
 
 CONVERT = "convert them where you trust them: AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER) with the model's own class"
 
@@ -62,7 +59,8 @@ def reason_of(error: Exception) -> str:
     """What a library says, in one line."""
     text = str(error.args[0]) if error.args else ""
     known = next((reason for part, reason in REASONS.items() if part in text), None)
-    return known or (text.strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    lines = [line.strip() for line in (text or str(error)).strip().splitlines()] or [type(error).__name__]
+    return known or " ".join(lines[:2] if lines[0].endswith(":") else lines[:1]).rstrip(".")
 
 
 @contextmanager
@@ -70,7 +68,9 @@ def loading(what: str, fault: str = "cannot be loaded") -> Iterator[None]:
     """What goes wrong inside the block as a `RecipeError` of one line."""
     try:
         yield
-    except CANNOT_LOAD as error:
+    except DataDietError:
+        raise
+    except Exception as error:  # transformers raises what it likes for values of a configuration
         raise RecipeError(f"{what} {fault}: {reason_of(error)}") from error
 
 
@@ -189,7 +189,7 @@ def stated_normalization(model: str) -> tuple[list[float], list[float]] | None:
         return None
     try:
         stated, _ = ImageProcessingMixin.get_image_processor_dict(place(name, "task.model"))
-    except CANNOT_LOAD:
+    except (OSError, ValueError):
         return None
     mean, std = stated.get("image_mean"), stated.get("image_std")
     if stated.get("do_normalize") is False:

@@ -82,7 +82,9 @@ def test_a_run_goes_on_with_the_same_model_only(tmp_path: Path) -> None:
     one = score_dataset(pictures(9), model=model, **how)
     two = score_dataset(pictures(9), model=copy.deepcopy(model), **{**how, "seeds": 3})
     assert np.array_equal(one.columns["el2n"].per_seed, two.columns["el2n"].per_seed[:2])
-    with pytest.raises(StaleRecordError, match=r"holds another run \(task.model: object:Sequential@\w+ there, object:Sequential@\w+ asked\)"):
+    with pytest.raises(
+        StaleRecordError, match=r"holds another run \(task.model: object:Sequential@\w+ there, object:Sequential@\w+ asked\)"
+    ):
         score_dataset(pictures(9), model=plain(), **how)
     with pytest.raises(RecipeError, match=r"\(object:Sequential@\w+\) came from Python; go on there: score_dataset\("):
         score_dataset(pictures(9), model=given_model(model).name, **how)
