@@ -287,8 +287,9 @@ class ExampleScorer:
                 logits = logits_of(model, inputs)
             n_rows, n_classes = logits.shape
         except (RuntimeError, AssertionError, ValueError, AttributeError, TypeError, IndexError) as error:
+            asked = "max_length" if isinstance(self._task, text.TextTask) else "its input size"
             raise RecipeError(
-                f"the model does not give logits [rows, classes] for these inputs ({reason_of(error)}); check its input size"
+                f"the model does not give logits [rows, classes] for these inputs ({reason_of(error)}); check {asked}"
             ) from error
         assert n_rows == 1
         if isinstance(known, nn.Module):
