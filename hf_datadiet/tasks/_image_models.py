@@ -15,7 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATIO
 from hf_datadiet.errors import RecipeError
 from hf_datadiet.gradients.forward import logits_of
 from hf_datadiet.gradients.rest import at_rest
-from hf_datadiet.tasks._transformers import PRETRAINED, built, config_of, has_weights, reason_of, stated_normalization
+from hf_datadiet.tasks._transformers import PRETRAINED, built, config_of, full_name, has_weights, loading, reason_of, stated_normalization
 from hf_datadiet.tasks.base import check_classes
 
 Stem: TypeAlias = Literal["auto", "3x3", "original"]
@@ -27,7 +27,8 @@ PURPOSE = "image classification"
 
 
 def named_model(model: str, model_args: Mapping[str, Any], n_classes: int, size: tuple[int, int], stem: Stem) -> nn.Module:
-    """The model "timm:NAME" or "transformers:NAME" for images of (height, width) pixels, or a `RecipeError`."""
+    """The model "timm:NAME", "transformers:NAME" or "./folder" for images of (height, width) pixels, or a `RecipeError`."""
+    model = full_name(model)
     if _library(model) == "transformers":
         net = _transformers_model(model, model_args, n_classes, size)
     else:
@@ -40,7 +41,9 @@ def named_model(model: str, model_args: Mapping[str, Any], n_classes: int, size:
 def _library(model: str) -> str:
     library, colon, name = model.partition(":")
     if not colon or not name or library not in ("timm", "transformers"):
-        raise RecipeError(f"task.model {model!r} is not supported; write timm:NAME, for example timm:resnet18, or transformers:NAME")
+        raise RecipeError(
+            f"task.model {model!r} is not supported; write timm:NAME, for example timm:resnet18, transformers:NAME, or ./folder"
+        )
     return library
 
 
@@ -57,10 +60,8 @@ def _timm_model(model: str, model_args: Mapping[str, Any], n_classes: int, size:
     config = timm.get_pretrained_cfg(name, allow_unregistered=False)
     if config is not None and config.fixed_input_size:
         arguments.setdefault("img_size", size)
-    try:
+    with loading(f"task.model {model}", f"cannot be built for {size[1]} x {size[0]} images"):
         return timm.create_model(name, num_classes=n_classes, in_chans=3, **arguments)
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise RecipeError(f"task.model {model} cannot be built for {size[1]} x {size[0]} images: {reason_of(error)}") from error
 
 
 def _transformers_model(model: str, model_args: Mapping[str, Any], n_classes: int, size: tuple[int, int]) -> nn.Module:
@@ -76,9 +77,10 @@ def _transformers_model(model: str, model_args: Mapping[str, Any], n_classes: in
 
 def normalization_of(model: str | nn.Module) -> tuple[Sequence[float], Sequence[float]] | None:
     """(mean, s.d.) per channel of pixels in 0..1 that a model states, by name or as an object, or None."""
-    if isinstance(model, str) and _library(model) == "transformers":
-        return stated_normalization(model)
     if isinstance(model, str):
+        model = full_name(model)
+        if _library(model) == "transformers":
+            return stated_normalization(model)
         config = timm.get_pretrained_cfg(_timm_name(model), allow_unregistered=False)
         return None if config is None else (config.mean, config.std)
     stated = getattr(model, "pretrained_cfg", None)

@@ -25,6 +25,9 @@ from hf_datadiet.errors import DataDietError, RecipeError
 PRETRAINED = "pretrained"
 """The key of `model_args` that says whether weights are read."""
 
+FOLDERS = (".", "/", "~", "$")
+"""How a place begins that is no name on the Hub."""
+
 UNREADABLE = ("pytorch_model*", "tf_model*", "flax_model*", "*.pt", "*.pth", "*.ckpt")
 """Weights in a folder that are pickled, or that only other frameworks read."""
 
@@ -45,10 +48,15 @@ REASONS = {
 """What transformers says in several lines, in one."""
 
 
+def full_name(model: str) -> str:
+    """`transformers:./folder` for a folder that is written without its library; any other name as it is."""
+    return f"transformers:{model}" if model.startswith(FOLDERS) else model
+
+
 def place(name: str, key: str) -> str:
     """A name on the Hub as it is, a folder with ~ and variables replaced."""
     path = os.path.expandvars(name)
-    if not path.startswith((".", "/", "~")):
+    if not path.startswith(FOLDERS):
         return path
     if not Path(path).expanduser().is_dir():
         raise RecipeError(f"{key}: there is no folder {name}; name another, or a model on the Hub (org/name)")
@@ -147,8 +155,11 @@ def has_weights(model: str, model_args: Mapping[str, Any]) -> bool:
     return False
 
 
-def built(auto: Any, model: str, config: Any, *, weights: bool) -> nn.Module:
-    """The model of class `auto` for a configuration, with the weights of `transformers:NAME` or random ones, in float32."""
+def built(auto: Any, model: str, config: Any, *, weights: bool, whole: bool = False) -> nn.Module:
+    """The model of class `auto` for a configuration, with the weights of `transformers:NAME` or random ones, in float32.
+
+    Without `whole` a part that has no weights, such as a new head, is drawn from torch's global generator.
+    """
     with loading(f"task.model {model}", "cannot be built"):
         if not weights:
             return auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
@@ -165,6 +176,8 @@ def built(auto: Any, model: str, config: Any, *, weights: bool) -> nn.Module:
     for key, saved, wanted in sorted(about["mismatched_keys"]):
         if saved[1:] != wanted[1:] or wanted[:1] != (config.num_labels,):
             raise RecipeError(f"task.model {model}: task.model_args do not fit its weights ({key} is {tuple(saved)}, not {tuple(wanted)})")
+    if whole and about["missing_keys"]:
+        raise RecipeError(f"{model} has no weights for {min(about['missing_keys'])}; train and save it as a classifier first")
     return loaded
 
 
@@ -178,7 +191,7 @@ def trained_classifier(where: str) -> tuple[str, Literal["image", "text"], nn.Mo
     saved = (config.architectures or ["a model of no kind"])[0]
     for ending, kind, auto in KINDS:
         if saved.endswith(ending):
-            return name, kind, built(auto, name, config, weights=has_weights(name, {PRETRAINED: True}))
+            return name, kind, built(auto, name, config, weights=has_weights(name, {PRETRAINED: True}), whole=True)
     raise RecipeError(f"{where} holds {saved}, which is no trained classifier of images or texts; pass a model object instead")
 
 
@@ -194,4 +207,4 @@ def stated_normalization(model: str) -> tuple[list[float], list[float]] | None:
     mean, std = stated.get("image_mean"), stated.get("image_std")
     if stated.get("do_normalize") is False:
         return [0.0] * 3, [1.0] * 3
-    return (list(mean), list(std)) if mean is not None and std is not None else None
+    return (mean, std) if isinstance(mean, list) and isinstance(std, list) else None

@@ -37,7 +37,7 @@ from hf_datadiet.tasks._tokens import (
     tokens_in_memory,
     trained_tokenizer,
 )
-from hf_datadiet.tasks._transformers import PRETRAINED, built, config_of, has_weights, is_a_type, reason_of
+from hf_datadiet.tasks._transformers import PRETRAINED, built, config_of, full_name, has_weights, is_a_type, reason_of
 from hf_datadiet.tasks.base import check_classes, label_column, the_column
 
 TRAIN = "train"
@@ -120,7 +120,8 @@ class TextTask:
         return net.train()
 
     def _named_model(self, model: str, model_args: Mapping[str, Any], n_classes: int, prepared: Tokens) -> nn.Module:
-        weights = has_weights(_named(model), model_args)
+        model = _named(model)
+        weights = has_weights(model, model_args)
         if weights and self.tokenizer == TRAIN:
             raise RecipeError(f"task.model {model} is pretrained on its own tokens; set task.tokenizer={model.partition(':')[2]}")
         arguments = {name: value for name, value in model_args.items() if name != PRETRAINED}
@@ -156,6 +157,8 @@ class TextTask:
         times = -(-self.max_length // row["input_ids"].shape[1])
         full = {name: values.repeat(1, times)[:, : self.max_length] for name, values in row.items()}
         half = {name: values[:, : self.max_length // 2] for name, values in full.items()}
+        # The highest token of all rows needs a place among the embeddings.
+        full["input_ids"][:, -1] = prepared.ids.max()
         missing = self.max_length - self.max_length // 2
         filling = {"input_ids": prepared.tokenizer.pad_token_id}
         padded = {name: nn.functional.pad(values, (0, missing), value=filling.get(name, 0)) for name, values in half.items()}
@@ -177,6 +180,8 @@ TASK = TextTask
 def inputs_of(cls: type, tokenizer: Any) -> list[str]:
     """The keywords of a batch that both the model's class and the tokenizer know."""
     takes = inspect.signature(getattr(cls, "forward")).parameters  # noqa: B009
+    if "input_ids" not in takes:
+        raise RecipeError(f"{cls.__name__} takes no input_ids, so a tokenizer cannot feed it; choose a model of texts")
     return [name for name in INPUTS if name in takes and name in tokenizer.model_input_names]
 
 
@@ -184,16 +189,14 @@ def fitted_to(model: nn.Module, tokenizer: Any) -> dict[str, Any]:
     """What `collate` needs for a trained model: {"inputs": its keywords, "tokenizer": a copy of the tokenizer}."""
     if getattr(tokenizer, "pad_token_id", None) is None:
         raise RecipeError("the tokenizer has no pad token; add one: tokenizer.pad_token = tokenizer.eos_token")
-    inputs = inputs_of(type(model), tokenizer)
-    if "input_ids" not in inputs:
-        raise RecipeError(f"{type(model).__name__} takes no input_ids, so a tokenizer cannot feed it; pass a model of texts")
-    return {"inputs": inputs, "tokenizer": copy.deepcopy(tokenizer)}
+    return {"inputs": inputs_of(type(model), tokenizer), "tokenizer": copy.deepcopy(tokenizer)}
 
 
 def _named(model: str) -> str:
-    library, colon, name = model.partition(":")
+    full = full_name(model)
+    library, colon, name = full.partition(":")
     if not colon or library != "transformers" or not name:
         raise RecipeError(
             f"task.model {model!r} is not supported for text; write transformers:bert, transformers:org/name or transformers:./folder"
         )
-    return model
+    return full

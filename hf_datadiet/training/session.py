@@ -117,12 +117,7 @@ def open_session(
     what `task.model` names. Without `claim` nothing is written at all.
     `allow_plugins` admits tasks and scores written `package.module:NAME`.
     """
-    if model is None and is_given(recipe.task.model):
-        raise RecipeError(
-            f"the model of this run ({recipe.task.model}) came from Python; go on there: score_dataset(..., model=..., out=RUN)"
-        )
-    if model is not None and recipe.task.model_args:
-        raise RecipeError("task.model_args are for models that are built by name; give them where the model is made")
+    _check_given(recipe, model)
     task: Task = build(registry.find("tasks", recipe.task.kind, allow_plugins), recipe.task.options, "task")
     batch_scores, accumulators = find_scores(recipe.score.scores, allow_plugins)
     given = {"test": test, recipe.source.split: dataset}
@@ -137,6 +132,19 @@ def open_session(
         if pinned.noise is not None:
             folder.save_label_noise(pinned.noise.ids, pinned.noise.before, pinned.noise.after)
     return session
+
+
+def _check_given(recipe: Recipe, model: GivenModel | None) -> None:
+    """A model from Python is given where the recipe says so, and nowhere else."""
+    spec = recipe.task
+    if model is None and is_given(spec.model):
+        raise RecipeError(
+            f"the model of this run ({spec.model}) came from Python; pass it there again: score_dataset(..., model=..., out=RUN)"
+        )
+    if model is not None and spec.model != model.name:
+        raise RecipeError(f"the model is given twice, as an object and as task.model={spec.model}; leave one out")
+    if model is not None and spec.model_args:
+        raise RecipeError("task.model_args are for models that are built by name; give them where the model is made")
 
 
 def _rehearse(session: Session) -> None:

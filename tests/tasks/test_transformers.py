@@ -57,6 +57,7 @@ def test_a_folder_gives_its_weights_in_float32(tmp_path: Path) -> None:
     net = saved(tmp_path, dtype=torch.bfloat16)
     found = made(f"transformers:{tmp_path}", {})
     assert equal(found, net) and all(p.dtype == torch.float32 for p in found.parameters()) and found.training
+    assert equal(made(str(tmp_path), {}), net), "a folder needs no library"
     # What is no weight may be changed.
     assert made(f"transformers:{tmp_path}", {"hidden_dropout_prob": 0.3}).config.hidden_dropout_prob == 0.3
 
@@ -102,6 +103,9 @@ def test_normalisation_is_that_of_the_preprocessor(tmp_path: Path) -> None:
     [
         ("transformers:vitt", {}, r"transformers has no model type 'vitt'; did you mean vit,"),
         ("transformers:bert", {}, r"no image classification for transformers:bert; for example transformers:vit, transformers:resnet"),
+        ("timm:test_resnet", {"pretrained": True}, r"timm:test_resnet cannot be built for 8 x 8 images: "),
+        ("timm:test_resnet", {"no_such": 1}, r"timm:test_resnet cannot be built for 8 x 8 images: .*no_such"),
+        ("./none", {}, r"task\.model: there is no folder \./none"),
         ("transformers:./none", {}, r"task\.model: there is no folder \./none"),
         ("transformers:nobody/nothing", {}, r"cannot be loaded: it is not in the local cache and the Hub cannot be reached"),
         ("transformers:vit", {"hiden_size": 8}, r"task\.model_args\.hiden_size: vit has no such key; did you mean hidden_size\?"),
@@ -153,6 +157,10 @@ def test_a_model_without_a_classifier_is_no_trained_one(tmp_path: Path) -> None:
         tmp_path
     )
     with pytest.raises(RecipeError, match="holds BertModel, which is no trained classifier of images or texts"):
+        _transformers.trained_classifier(str(tmp_path))
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["BertForSequenceClassification"]}))
+    with pytest.raises(RecipeError, match=r"has no weights for classifier\.bias; train and save it as a classifier first"):
         _transformers.trained_classifier(str(tmp_path))
     with pytest.raises(RecipeError, match="there is no folder nowhere"):
         _transformers.trained_classifier("nowhere")

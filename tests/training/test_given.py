@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import timm
 import torch
+from datasets import Dataset
 from torch import nn
-from transformers import ViTConfig, ViTForImageClassification
+from transformers import BertConfig, BertForSequenceClassification, ViTConfig, ViTForImageClassification
 
 from hf_datadiet import ExampleScorer, add_scores, evaluate_selections, prune_dataset, score_dataset
-from hf_datadiet.errors import RecipeError, StaleRecordError
+from hf_datadiet.errors import DataDietError, RecipeError, StaleRecordError
 from hf_datadiet.recipe import load_recipe
 from hf_datadiet.store import RunFolder
 from hf_datadiet.training.given import given_model
@@ -86,7 +87,7 @@ def test_a_run_goes_on_with_the_same_model_only(tmp_path: Path) -> None:
         StaleRecordError, match=r"holds another run \(task.model: object:Sequential@\w+ there, object:Sequential@\w+ asked\)"
     ):
         score_dataset(pictures(9), model=plain(), **how)
-    with pytest.raises(RecipeError, match=r"\(object:Sequential@\w+\) came from Python; go on there: score_dataset\("):
+    with pytest.raises(RecipeError, match=r"\(object:Sequential@\w+\) came from Python; pass it there again: score_dataset\("):
         score_dataset(pictures(9), model=given_model(model).name, **how)
 
 
@@ -115,10 +116,30 @@ def test_from_score_to_evaluation_and_map(tmp_path: Path) -> None:
         (plain(), {"task.stem": "3x3"}, r"task\.stem=3x3 is for models that are built by name"),
         (plain(), {"task.normalize": "model"}, r"Sequential states no mean and s\.d\.; set task\.normalize=data"),
         (plain(), {"task.model_args": {"a": 1}}, r"task\.model_args are for models that are built by name"),
+        (plain(), {"task.model": "timm:resnet18"}, r"is given twice, as an object and as task\.model=timm:resnet18; leave one out"),
+        (plain(), {"task.kind": "text", "source.columns": {"text": "label"}}, "no text in column 'label'"),
         (plain().requires_grad_(False), {}, r"no parameter that requires a gradient; call model\.requires_grad_"),
     ],
 )
 def test_models_that_cannot_be_used(model: Any, options: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=message) as error:
+    with pytest.raises(DataDietError, match=message) as error:
         score_dataset(pictures(6), model=model, out=tmp_path / "run", options=options, **HOW)
     assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
+
+
+TEXT = {"task.kind": "text", "task.vocab_size": 300, "task.max_length": 16, "task.training.batch_size": 4, "score.observe_at": [0]}
+
+
+def bert(vocab_size: int) -> nn.Module:
+    small: Any = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    return BertForSequenceClassification(BertConfig(**small, vocab_size=vocab_size, max_position_embeddings=16, num_labels=2))
+
+
+def test_a_model_of_texts() -> None:
+    data = Dataset.from_dict({"text": [f"{'a cat and a dog ' * row}{row}" for row in range(8)], "label": [0, 1] * 4})
+    table = score_dataset(data, model=bert(300), options=TEXT, **HOW)
+    assert np.array_equal(*table.columns["el2n_e0"].per_seed) and np.isfinite(table.columns["el2n"].mean).all()
+    with pytest.raises(RecipeError, match=r"BertForSequenceClassification cannot take texts of 16 of these tokens .*a larger vocabulary"):
+        score_dataset(data, model=bert(200), options=TEXT, **HOW)
+    with pytest.raises(RecipeError, match="Linear takes no input_ids, so a tokenizer cannot feed it"):
+        score_dataset(data, model=nn.Linear(3, 2), options=TEXT, **HOW)
