@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,17 @@ def test_a_tokenizer_from_a_folder(tmp_path: Path) -> None:
     assert task.lengths(tokens).tolist() == [len(text.split()) for text in SENTENCES]
     with pytest.raises(SourceError, match="row 1 has a text without any token"):
         prepared(rows(["sea", ""]), tmp_path / "other", task)
+
+
+@pytest.mark.parametrize("max_length", [8, 128])
+def test_what_a_run_keeps_gives_the_same_tokens_again(max_length: int, tmp_path: Path) -> None:
+    task = TextTask(vocab_size=320, max_length=max_length)
+    tokens = prepared(rows(), tmp_path, task)
+    fitted = json.loads(json.dumps(task.fit(tokens, "transformers:bert")))
+    again = task.prepare_batch({"text": SENTENCES[1:4]}, [1, 2, 3], fitted)
+    start, end = tokens.offsets[1], tokens.offsets[4]
+    assert torch.equal(again.ids, tokens.ids[start:end]) and torch.equal(again.types, tokens.types[start:end])
+    assert torch.equal(again.offsets, tokens.offsets[1:5] - start)
 
 
 def test_tokenizers_that_cannot_be_used(tmp_path: Path) -> None:
