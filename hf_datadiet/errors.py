@@ -19,6 +19,10 @@ class RecipeError(DataDietError):
     """A recipe, an override or an argument that cannot be carried out."""
 
 
+class DivergedError(RecipeError):
+    """A training whose loss or outputs are no longer finite."""
+
+
 class SourceError(DataDietError):
     """Data that cannot be read, or that lacks what the task needs."""
 

@@ -20,6 +20,7 @@ from hf_datadiet.errors import CoverageError, RecipeError, StaleRecordError
 from hf_datadiet.recipe import FIRST_EVALUATION_SEED, Recipe
 from hf_datadiet.records import ArmResult, EvaluationTable, Selection, digest_of
 from hf_datadiet.store import RunFolder
+from hf_datadiet.training.given import Given, by_name
 from hf_datadiet.training.loop import steps_of
 from hf_datadiet.training.progress import Progress
 from hf_datadiet.training.randomness import generator_for
@@ -127,7 +128,7 @@ def evaluate_selections(
     selections: Sequence[Selection],
     *,
     test: Dataset,
-    model: str | None = None,
+    model: str | Given | None = None,
     seeds: int = 4,
     epochs: int = 10,
     match: Literal["epochs", "steps"] = "epochs",
@@ -143,9 +144,10 @@ def evaluate_selections(
     equal steps (the paper's protocol). `margin`: accuracy points that are declared not to matter. The rest as in
     `score_dataset`. Returns every test prediction of every training.
     """
+    name, given = by_name(model)
     recipe = recipe_for(
         dataset,
-        model=model,
+        model=name,
         epochs=epochs,
         columns=columns,
         options=options,
@@ -154,5 +156,5 @@ def evaluate_selections(
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = RunFolder(out if out is not None else temporary)
-        session = open_session(recipe, folder, command="evaluate_selections(...)", dataset=dataset, test=test)
+        session = open_session(recipe, folder, command="evaluate_selections(...)", dataset=dataset, test=test, model=given)
         return judge(session, selections, progress=progress)

@@ -11,26 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
-from datasets import Features, Image, Value
 from numpy.typing import NDArray
-from PIL import Image as Pillow
 from torch import nn
 
 from hf_datadiet import registry
+from hf_datadiet.batch import Float32, column_of, features_of, label_of
 from hf_datadiet.errors import DataDietError, RecipeError, SourceError
 from hf_datadiet.gradients.forward import logits_of
 from hf_datadiet.gradients.norms import Engine
-from hf_datadiet.recipe import TaskSpec, build, load_recipe
+from hf_datadiet.gradients.rest import at_rest
+from hf_datadiet.recipe import build, load_recipe
 from hf_datadiet.records import UNLABELLED
 from hf_datadiet.scorers.base import BatchScore
 from hf_datadiet.store import RunFolder
+from hf_datadiet.tasks import image, text
+from hf_datadiet.tasks._tokens import loaded_tokenizer
+from hf_datadiet.tasks._transformers import reason_of, stated_normalization, trained_classifier
 from hf_datadiet.tasks.base import Task
-from hf_datadiet.tasks.image import ImageTask
 from hf_datadiet.training.environment import device_of
-from hf_datadiet.training.observe import at_rest, norms_for, scores_of_batch
-from hf_datadiet.training.randomness import untouched_generators
+from hf_datadiet.training.given import Given, given_model, is_given
+from hf_datadiet.training.kept import KeptModel
+from hf_datadiet.training.observe import norms_for, scores_of_batch
 from hf_datadiet.training.session import OBSERVE_BATCH_SIZE, find_scores
 
 NOT_PASSED = {"example_id", "seed"}
@@ -38,28 +40,6 @@ NOT_PASSED = {"example_id", "seed"}
 
 IMPORTED_IN = os.getpid()
 """The process that imported this file: another one is a fork of it."""
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """The weights of a finished seed and what its model was built from; the model itself waits for the first batch."""
-
-    spec: TaskSpec
-    n_classes: int
-    weights: Mapping[str, NDArray[np.generic]]
-
-    def model(self, task: Task, prepared: Any) -> nn.Module:
-        """A model for inputs like `prepared`, with the kept weights."""
-        # Downloaded weights would be replaced at once.
-        arguments = {name: value for name, value in self.spec.model_args.items() if name != "pretrained"}
-        with untouched_generators(torch.device("cpu")):
-            model = task.build_model(self.spec.model, arguments, self.n_classes, prepared)
-        try:
-            model.load_state_dict({name: torch.from_numpy(np.array(values)) for name, values in self.weights.items()})
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise RecipeError(f"the kept weights do not fit {self.spec.model} as it is built now ({reason}); score again") from error
-        return model
 
 
 @dataclass(frozen=True)
@@ -71,25 +51,18 @@ class _Ready:
     n_classes: int
 
 
-class _Float32(list[Any]):
-    """A column: np.float32 values and None. A list, since `map` takes no Arrow array as a column.
-
-    Arrow asks it for its type, which is float32 even where the first batch has only nulls.
-    """
-
-    def __arrow_array__(self, type: pa.DataType | None = None) -> pa.Array:
-        return pa.array(list(self), type or pa.float32())
-
-
 class ExampleScorer:
     """Scores as columns: `dataset.map(ExampleScorer(model, scores=["el2n", "grand"]), batched=True, batch_size=256)`.
 
-    `model`: a trained timm model, or any module from float32 [B, 3, H, W] to logits [B, C]; it is copied, so training it
-    further changes nothing here. `scores`: names from `hf_datadiet/scorers`, or with `allow_plugins` your own as
-    "package.module:NAME"; each becomes a float32 column of that name, the value of this one model, null where the label
-    is null or -1. Other columns stay as they are. `columns`: {"image": NAME, "label": NAME}; what is not named is found
-    as `score_dataset` finds it. `normalize`: {"mean": 3 numbers, "std": 3 numbers} of pixels in 0..1, by default those of
-    the timm model's configuration. `image_size`: resize to squares; needed only if sizes differ.
+    `model`: a trained classifier of images (timm, transformers, or any module from float32 [B, 3, H, W] to logits [B, C])
+    or, with its `tokenizer`, of texts; it is copied, so training it further changes nothing here. `from_pretrained` takes
+    a folder or a name on the Hub instead, `from_run` a seed of a finished run. `scores`: names from
+    `hf_datadiet/scorers`, or with `allow_plugins` your own as "package.module:NAME"; each becomes a float32 column of
+    that name, the value of this one model, null where the label is null or -1. Other columns stay as they are.
+    `columns`: {"image": NAME, "label": NAME} or {"text": NAME, "text_pair": NAME, "label": NAME}; what is not named is
+    found as `score_dataset` finds it. Images: `normalize`: {"mean": 3 numbers, "std": 3 numbers} of pixels in 0..1, by
+    default those of the timm model's configuration; `image_size`: resize to squares, needed only if sizes differ.
+    Texts: `max_length`: tokens after which a text is cut.
 
     The model is observed as `score_dataset` does: eval mode, no augmentation, float32; values are the same bits where
     the batches are the same. For several GPUs: `map(..., with_rank=True, num_proc=n)` with the start method "spawn".
@@ -105,34 +78,80 @@ class ExampleScorer:
         normalize: Mapping[str, Sequence[float]] | None = None,
         image_size: int | None = None,
         *,
+        tokenizer: Any = None,
+        max_length: int = 128,
         allow_plugins: bool = False,
     ) -> None:
         if not isinstance(model, nn.Module):
-            raise RecipeError(f"model is {type(model).__name__} and no torch.nn.Module; build it first, or use ExampleScorer.from_run")
+            raise RecipeError(
+                f"model is {type(model).__name__} and no torch.nn.Module; build it first, or use ExampleScorer.from_pretrained or from_run"
+            )
         if getattr(model, "num_classes", None) == 0:
             raise RecipeError("the model has no classifier (num_classes is 0); build it with the classes it was trained on")
         scorers = _mappable(scores, allow_plugins)
         if any("grad_norms" in scorer.needs for scorer in scorers.values()) and not any(p.requires_grad for p in model.parameters()):
             raise RecipeError("gradient norms need parameters that require a gradient, and the model has none; call model.requires_grad_()")
+        task: Task
+        if tokenizer is None:
+            if getattr(model, "main_input_name", None) == "input_ids":
+                raise RecipeError("a model of texts needs its tokenizer; pass tokenizer=AutoTokenizer.from_pretrained(...)")
+            task, fitted = build(image.ImageTask, {"image_size": image_size}, "ExampleScorer"), image.fitted_to(model, normalize)
+        else:
+            if normalize is not None or image_size is not None:
+                raise RecipeError("normalize and image_size are for images; leave them out beside a tokenizer")
+            task, fitted = build(text.TextTask, {"max_length": max_length}, "ExampleScorer"), text.fitted_to(model, tokenizer)
         # The loop runs every model; measuring which engine is faster would give each worker process its own answer.
         self._set(
             # Observed in float32, whatever it was trained in.
             model=copy.deepcopy(model).cpu().float().eval(),
             scorers=scorers,
-            task=build(ImageTask, {"image_size": image_size}, "ExampleScorer"),
-            fitted=_normalization(model, normalize),
+            task=task,
+            fitted=fitted,
             columns=dict(columns or {}),
             engine="loop",
             batch_size=OBSERVE_BATCH_SIZE,
         )
 
     @classmethod
+    def from_pretrained(
+        cls,
+        where: str | Path,
+        scores: Sequence[str] = ("el2n",),
+        columns: Mapping[str, str] | None = None,
+        normalize: Mapping[str, Sequence[float]] | None = None,
+        image_size: int | None = None,
+        *,
+        max_length: int = 128,
+        allow_plugins: bool = False,
+    ) -> ExampleScorer:
+        """A trained classifier that transformers saved in a folder or on the Hub, with its tokenizer or stated normalisation.
+
+        Weights are read from safetensors only, in float32, and code beside them is never run.
+        """
+        name, purpose, model = trained_classifier(str(where))
+        if purpose == "text":
+            tokenizer = loaded_tokenizer(name.partition(":")[2])
+            return cls(
+                model, scores, columns, normalize, image_size, tokenizer=tokenizer, max_length=max_length, allow_plugins=allow_plugins
+            )
+        if normalize is None and (stated := stated_normalization(name)) is not None:
+            normalize = {"mean": stated[0], "std": stated[1]}
+        return cls(model, scores, columns, normalize, image_size, allow_plugins=allow_plugins)
+
+    @classmethod
     def from_run(
-        cls, folder: str | Path, seed: int = 0, scores: Sequence[str] | None = None, *, allow_plugins: bool = False
+        cls,
+        folder: str | Path,
+        seed: int = 0,
+        scores: Sequence[str] | None = None,
+        *,
+        model: Given | None = None,
+        allow_plugins: bool = False,
     ) -> ExampleScorer:
         """The model of one finished scoring seed after its last epoch, with the run's task, normalisation, columns and plan.
 
-        `scores`: by default those of the run that do not follow the training. A row's label is what the dataset says,
+        `scores`: by default those of the run that do not follow the training. `model`: the module or function that the run
+        had from Python, needed only then; the weights are those of the seed. A row's label is what the dataset says,
         also where `source.label_noise` gave the run another one.
         """
         run = RunFolder(folder)
@@ -144,6 +163,11 @@ class ExampleScorer:
         plan = run.plan()
         if weights is None or plan is None:
             raise RecipeError(f"seed {seed} of {folder} kept no weights of its last epoch; score again with score.keep_weights=last")
+        if is_given(recipe.task.model) and model is None:
+            raise RecipeError(f"the model of {folder} ({recipe.task.model}) came from Python; pass it again: from_run(..., model=...)")
+        if model is not None and not is_given(recipe.task.model):
+            raise RecipeError(f"the model of {folder} is built by its name, {recipe.task.model}; leave model out")
+        base = given_model(model).make() if model is not None else None
         source = run.source()
         if scores is None:
             found, _ = find_scores(recipe.score.scores, allow_plugins)
@@ -154,7 +178,7 @@ class ExampleScorer:
             scorers = _mappable(scores, allow_plugins)
         made = cls.__new__(cls)
         made._set(
-            model=_Kept(recipe.task, len(source.classes), weights),
+            model=KeptModel(recipe.task, len(source.classes), weights, base),
             scorers=scorers,
             task=build(registry.find("tasks", recipe.task.kind, allow_plugins), recipe.task.options, "task"),
             fitted=run.fitted(),
@@ -167,7 +191,7 @@ class ExampleScorer:
     def _set(
         self,
         *,
-        model: nn.Module | _Kept,
+        model: nn.Module | KeptModel,
         scorers: Mapping[str, BatchScore],
         task: Task,
         fitted: Mapping[str, Any],
@@ -203,10 +227,10 @@ class ExampleScorer:
         # Dataset.map writes a column that was read anew, which would compress images again: read from a copy.
         batch = copy.copy(batch)
         columns = self._columns_of(batch)
-        values = {role: _column(batch, name) for role, name in columns.items()}
-        labels = [_label(label, row, columns["label"]) for row, label in enumerate(values["label"])]
+        values = {role: column_of(batch, name) for role, name in columns.items()}
+        labels = [label_of(label, row, columns["label"]) for row, label in enumerate(values["label"])]
         rows = [row for row, label in enumerate(labels) if label != UNLABELLED]
-        result: dict[str, list[Any]] = {name: _Float32([None] * len(labels)) for name in self._scorers}
+        result: dict[str, list[Any]] = {name: Float32([None] * len(labels)) for name in self._scorers}
         if rows:
             picked = {role: [column[row] for row in rows] for role, column in values.items()}
             for name, scores in self._scores(picked, rows, [labels[row] for row in rows], rank).items():
@@ -221,7 +245,7 @@ class ExampleScorer:
             raise SourceError(f"the dataset has no column {missing[0]!r}; it has: {', '.join(batch)}")
         if not self._found or any(name not in batch for name in self._found.values()):
             try:
-                self._found = self._task.find_columns(_features(batch), self._columns)
+                self._found = self._task.find_columns(features_of(batch), self._columns)
             except DataDietError as error:
                 raise type(error)(f"{error} (ExampleScorer: columns={{ROLE: NAME}})") from None
         return self._found
@@ -255,21 +279,24 @@ class ExampleScorer:
         return {name: torch.cat([scores[name] for scores in parts]).numpy() for name in self._scorers}
 
     def _made_ready(self, rank: int | None, prepared: Any) -> _Ready:
-        device = device_of(rank)
-        model = self._model.model(self._task, prepared) if isinstance(self._model, _Kept) else self._model
-        model = (copy.deepcopy(model) if device.type != "cpu" else model).to(device)
-        inputs = self._task.collate(prepared, torch.arange(1), self._fitted, device, None)
+        device, known = device_of(rank), self._model
+        model = known.model(self._task, prepared) if isinstance(known, KeptModel) else known
+        inputs = self._task.collate(prepared, torch.arange(1), self._fitted, torch.device("cpu"), None)
         try:
             with at_rest(model), torch.no_grad():
                 logits = logits_of(model, inputs)
             n_rows, n_classes = logits.shape
-        except (RuntimeError, AssertionError, ValueError, AttributeError) as error:
-            reason = (str(error).splitlines() or ["it fails"])[0].rstrip(".")
+        except (RuntimeError, AssertionError, ValueError, AttributeError, TypeError, IndexError) as error:
+            asked = "max_length" if isinstance(self._task, text.TextTask) else "its input size"
             raise RecipeError(
-                f"the model does not give logits [rows, classes] for these inputs ({reason}); check its input size"
+                f"the model does not give logits [rows, classes] for these inputs ({reason_of(error)}); check {asked}"
             ) from error
         assert n_rows == 1
-        return _Ready(model.eval(), device, n_classes)
+        if isinstance(known, nn.Module):
+            # Texts of max_length must fit, and padding must not matter.
+            self._task.build_model(model, {}, n_classes, prepared)
+        model = copy.deepcopy(model) if device.type != "cpu" else model
+        return _Ready(model.to(device).eval(), device, n_classes)
 
 
 def _mappable(names: Sequence[str], allow_plugins: bool) -> dict[str, BatchScore]:
@@ -285,59 +312,3 @@ def _mappable(names: Sequence[str], allow_plugins: bool) -> dict[str, BatchScore
     if not scorers:
         raise RecipeError("scores names no score; name at least one: scores=['el2n']")
     return scorers
-
-
-def _normalization(model: nn.Module, given: Mapping[str, Sequence[float]] | None) -> dict[str, list[float]]:
-    """{"mean": 3 floats, "std": 3 floats} in units of 0..255."""
-    stated = getattr(model, "pretrained_cfg", None) if given is None else given
-    if not isinstance(stated, Mapping) or not {"mean", "std"} <= set(stated):
-        what = "the model states no mean and s.d." if given is None else f"normalize has {', '.join(given) or 'no keys'}"
-        raise RecipeError(f"{what}; pass normalize={{'mean': [r, g, b], 'std': [r, g, b]}} for pixels in 0..1")
-    found = {key: [255 * float(value) for value in stated[key]] for key in ("mean", "std")}
-    if any(len(values) != 3 for values in found.values()) or min(found["std"]) <= 0:
-        raise RecipeError("normalize needs three numbers for mean and three above 0 for std, for pixels in 0..1")
-    return found
-
-
-def _features(batch: Mapping[str, Any]) -> Features:
-    """The features of a batch: those that the dataset states, or for a stream what its values are."""
-    stated = getattr(getattr(batch, "formatter", None), "features", None)
-    if stated is not None:
-        return Features({name: feature for name, feature in stated.items() if name in batch})
-    return Features(
-        {name: _feature(next((value for value in _plain(values) if value is not None), None)) for name, values in batch.items()}
-    )
-
-
-def _feature(value: Any) -> Image | Value:
-    if isinstance(value, Pillow.Image):
-        return Image()
-    return Value("int64" if isinstance(value, int) else "string")
-
-
-def _column(batch: Mapping[str, Any], name: str) -> list[Any]:
-    """The B values of a column."""
-    try:
-        values = batch[name]
-    except OSError as error:
-        reason = " ".join(str(error).split())
-        raise SourceError(f"column {name!r} has a value that cannot be read ({reason}); mend or drop the row") from error
-    return _plain(values)
-
-
-def _plain(values: Any) -> list[Any]:
-    """A column of a batch without a format."""
-    if isinstance(values, torch.Tensor | np.ndarray):
-        raise RecipeError(f"the dataset gives {type(values).__name__} where plain values are needed; map over dataset.with_format(None)")
-    if not isinstance(values, list):
-        raise RecipeError("an ExampleScorer takes batches; call map(scorer, batched=True, batch_size=256)")
-    return values
-
-
-def _label(value: Any, row: int, column: str) -> int:
-    """The class of a row, or `UNLABELLED`."""
-    if value is None:
-        return UNLABELLED
-    if not isinstance(value, int) or isinstance(value, bool) or value < UNLABELLED:
-        raise SourceError(f"row {row} of a batch has {value!r} in label column {column!r}; use 0..C-1, and null or -1 for no label")
-    return value

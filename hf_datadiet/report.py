@@ -38,8 +38,8 @@ def build_report(
 ) -> Report:
     """Everything there is to say about a run.
 
-    `task`: kind, model and training as plain values; `seed_seconds`: wall seconds of each scoring seed, {"train", "observe"};
-    `files`: what lies where, relative to the run folder.
+    `task`: kind, model and training as plain values, `seeds_asked`, and `n_truncated` scored texts; `seed_seconds`: wall
+    seconds of each scoring seed, {"train", "observe"}; `files`: what lies where, relative to the run folder.
     """
     labelled = table.label != UNLABELLED
     scores = tuple(_score(name, column, labelled, len(table.seeds)) for name, column in table.columns.items())
@@ -57,7 +57,7 @@ def build_report(
         correlations=tuple(_correlations(table, labelled, selections)),
         selections=kept,
         evaluations=judged,
-        warnings=tuple(_warnings(scores, kept, task)),
+        warnings=(*_run_warnings(task, len(table.seeds), source["n_scored"]), *_warnings(scores, kept, task)),
         costs=_costs(seed_seconds, judged),
         files=files,
         provenance=dataclasses.asdict(table.provenance),
@@ -226,6 +226,17 @@ def _costs(seed_seconds: Sequence[Mapping[str, float]], evaluations: Sequence[Ma
         "scoring_observe_seconds": scoring["observe"],
         "savings": savings,
     }
+
+
+def _run_warnings(task: Mapping[str, Any], n_seeds: int, n_scored: int) -> Iterable[dict[str, Any]]:
+    """What there is to say of every score of the run."""
+    asked, cut = task.get("seeds_asked", n_seeds), task.get("n_truncated", 0)
+    if n_seeds < asked:
+        text = f"the scores are means of {n_seeds} seeds, and {asked} were asked for: the others diverged or were not run"
+        yield {"kind": "missing seeds", "value": asked - n_seeds, "text": text}
+    if cut:
+        text = f"{cut} of {n_scored} texts ({100 * cut / n_scored:.1f} %) are longer than task.max_length and were cut"
+        yield {"kind": "truncated texts", "value": cut, "text": text}
 
 
 def _warnings(

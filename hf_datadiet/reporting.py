@@ -30,6 +30,8 @@ def report_run(recipe: Recipe, folder: RunFolder) -> Report:
         "epochs": recipe.task.training.epochs,
         "score_epochs": recipe.score_epochs,
         "batch_size": recipe.task.training.batch_size,
+        "seeds_asked": recipe.score.seeds,
+        "n_truncated": folder.fitted().get("n_truncated", 0),
     }
     made = build_report(
         table,

@@ -12,13 +12,14 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from hf_datadiet.defaults import recipe_for
-from hf_datadiet.errors import CoverageError
+from hf_datadiet.errors import CoverageError, DivergedError
 from hf_datadiet.hub.columns import with_scores
 from hf_datadiet.recipe import Recipe, to_yaml
 from hf_datadiet.records import RunResult, ScoreColumn, ScoreTable
 from hf_datadiet.scorers.base import BatchScore, Column
 from hf_datadiet.stats import reliability, seed_mean_se
 from hf_datadiet.store import RunFolder
+from hf_datadiet.training.given import Given, GivenModel, by_name
 from hf_datadiet.training.progress import Progress
 from hf_datadiet.training.seeds import score_seed
 from hf_datadiet.training.session import Session, decide_plan, open_session
@@ -28,7 +29,7 @@ from hf_datadiet.training.tracker import Log, tracked
 def score_dataset(
     dataset: Dataset,
     *,
-    model: str | None = None,
+    model: str | Given | None = None,
     scores: Sequence[str] = ("el2n",),
     seeds: int = 4,
     epochs: int = 10,
@@ -41,21 +42,28 @@ def score_dataset(
     """Score every labelled row of a dataset by `seeds` short trainings of `epochs` epochs.
 
     `dataset`: a datasets.Dataset with a column of images or texts and a label column (found from the features, or named by
-    `columns`, for example {"label": "coarse_label"}). `model`: for images "timm:NAME", randomly initialised (default
-    "timm:resnet18"); for texts "transformers:bert" from nothing or "transformers:org/name" pretrained (default: a small BERT
-    from nothing). Texts are trained with AdamW, as `defaults.recipe_for` says. `scores`: names from `hf_datadiet/scorers`, or
-    with `allow_plugins` your own as "package.module:NAME".
+    `columns`, for example {"label": "coarse_label"}). `scores`: names from `hf_datadiet/scorers`, or with `allow_plugins`
+    your own as "package.module:NAME".
+    `model`: a name, where each seed draws new weights ("timm:resnet18", "transformers:vit", "transformers:bert") or a new head
+    on pretrained ones ("transformers:org/name"); or a function without arguments that returns a new torch.nn.Module, called
+    once per seed with torch's generator seeded; or a module, from whose weights every seed starts, so that only the order of
+    the rows, augmentation and dropout differ between seeds. Its outputs are logits [B, C], or have them as `logits`.
+    Without one: "timm:resnet18" for images, a small BERT from nothing for texts. Texts are trained with AdamW, as
+    `defaults.recipe_for` says.
     `out`: a run folder, in which an interrupted call goes on seed by seed; None keeps nothing.
     `options`: any other recipe key, dotted: {"task.training.batch_size": 64, "task.crop": 4, "score.observe_at": [0]}.
 
     Returns a `ScoreTable` of all N rows in order, null where a row has no label. Raises `DataDietError` for anything
-    that the caller can mend.
+    that the caller can mend; `DivergedError` where seeds diverged, after the table of the others has been written to `out`.
     """
+    name, given = by_name(model)
     wanted = {"scores": list(scores), "seeds": seeds}
-    recipe = recipe_for(dataset, model=model, epochs=epochs, columns=columns, options=options, score=wanted)
+    recipe = recipe_for(dataset, model=name, epochs=epochs, columns=columns, options=options, score=wanted)
     with tempfile.TemporaryDirectory() as temporary:
         folder = RunFolder(out if out is not None else temporary)
-        return score_run(recipe, folder, command="score_dataset(...)", dataset=dataset, progress=progress, allow_plugins=allow_plugins)
+        return score_run(
+            recipe, folder, command="score_dataset(...)", dataset=dataset, model=given, progress=progress, allow_plugins=allow_plugins
+        )
 
 
 def score_run(
@@ -64,28 +72,48 @@ def score_run(
     *,
     command: str,
     dataset: Dataset | None = None,
+    model: GivenModel | None = None,
     progress: bool = True,
     allow_plugins: bool = False,
 ) -> ScoreTable:
-    """Train and observe the seeds that the folder does not hold yet, then write and return the table of all of them."""
-    session = open_session(recipe, folder, command=command, dataset=dataset, allow_plugins=allow_plugins)
+    """Train and observe the seeds that the folder does not hold yet, then write and return the table of all of them.
+
+    A seed whose training diverges does not stop the others: the table of those that are finished is written, and then
+    `DivergedError` raised.
+    """
+    session = open_session(recipe, folder, command=command, dataset=dataset, model=model, allow_plugins=allow_plugins)
     folder.save_recipe(to_yaml(recipe))
     seeds = range(recipe.score.seeds)
     missing = [seed for seed in seeds if not folder.has_seed(seed)]
+    diverged: dict[int, DivergedError] = {}
     if missing:
-        _train_seeds(session, missing, Progress(len(missing) * recipe.score_epochs, shown=progress))
-    results = [folder.load_seed(seed) for seed in seeds]
+        diverged = _train_seeds(session, missing, Progress(len(missing) * recipe.score_epochs, shown=progress))
+    results = [folder.load_seed(seed) for seed in seeds if seed not in diverged]
+    if not results:
+        raise DivergedError(f"every seed diverged; seed {seeds[0]}: {diverged[0]}")
     table = score_table(session, results)
     folder.save_scores(table)
+    if diverged:
+        raise DivergedError(_lost(diverged, len(results)))
     return table
 
 
-def _train_seeds(session: Session, seeds: Sequence[int], progress: Progress) -> None:
+def _lost(diverged: Mapping[int, DivergedError], n_left: int) -> str:
+    which = f"seed{'s' if len(diverged) > 1 else ''} {', '.join(map(str, diverged))}"
+    reason = next(iter(diverged.values()))
+    return f"{which}: {reason}, with another --out; scores.parquet has the other {n_left} of {n_left + len(diverged)} seeds"
+
+
+def _train_seeds(session: Session, seeds: Sequence[int], progress: Progress) -> dict[int, DivergedError]:
+    """Train and save the seeds; those that diverged, and how."""
     recipe = session.recipe
     progress.note(f"preparing {len(session.labelled)} rows of {session.pinned.record.name}")
     feed = session.train_feed()
+    if n_truncated := feed.fitted.get("n_truncated"):
+        progress.note(f"{n_truncated} of {len(feed)} texts are longer than task.max_length tokens and are cut")
     session.folder.save_fitted(feed.fitted)
     plan = decide_plan(session, feed)
+    diverged: dict[int, DivergedError] = {}
     for position, seed in enumerate(seeds):
         with tracked(recipe.tracker, session.folder, f"score-{seed:03d}") as log:
 
@@ -94,7 +122,12 @@ def _train_seeds(session: Session, seeds: Sequence[int], progress: Progress) -> 
                 progress.advance(1, f"score  {epoch}  loss {stats['loss']:.3f}  train accuracy {stats['accuracy']:.3f}")
                 log({"train/loss": stats["loss"], "train/accuracy": stats["accuracy"]}, int(stats["epoch"]))
 
-            session.folder.save_seed(score_seed(session, feed, plan, seed, report))
+            try:
+                session.folder.save_seed(score_seed(session, feed, plan, seed, report))
+            except DivergedError as error:
+                progress.note(f"seed {seed}: {error}")
+                diverged[seed] = error
+    return diverged
 
 
 def score_table(session: Session, results: Sequence[RunResult]) -> ScoreTable:

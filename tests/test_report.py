@@ -332,6 +332,21 @@ def test_text_before_one_epoch_is_worth_a_warning() -> None:
         assert [text.partition(":")[0] for text in found] == expected
 
 
+def test_what_was_cut_and_which_seeds_are_missing() -> None:
+    table = score_table()
+
+    def said(**more: Any) -> list[tuple[str, Any]]:
+        made = build_report(table, [], [], task={**TASK, **more}, seed_seconds=SECONDS, files=FILES)
+        for warning in made.warnings:
+            assert warning["text"] in to_markdown(made) and warning["text"] in summary(made)
+        return [(warning["kind"], warning["value"]) for warning in made.warnings]
+
+    assert said() == said(n_truncated=0, seeds_asked=3) == []
+    assert said(n_truncated=4, seeds_asked=5) == [("missing seeds", 2), ("truncated texts", 4)]
+    made = build_report(table, [], [], task={**TASK, "n_truncated": 4}, seed_seconds=SECONDS, files=FILES)
+    assert made.warnings[0]["text"] == "4 of 10 texts (40.0 %) are longer than task.max_length and were cut"
+
+
 def test_the_hardest_few_are_worth_a_warning() -> None:
     label = np.arange(20) % 2
     table = score_table(20, label=label, classes=("cat", "dog"))

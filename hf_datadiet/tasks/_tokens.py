@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hf_datadiet.durable import replacing
 from hf_datadiet.errors import RecipeError, SourceError
+from hf_datadiet.tasks._transformers import loading, place
 
 BATCH = 1000
 """Rows that are tokenised at a time."""
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
-
-CANNOT_LOAD = (OSError, ValueError, TypeError, ImportError, LookupError, RuntimeError, ArithmeticError)
-"""What transformers raises for a name or folder that it cannot use."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +67,7 @@ class Texts:
             rows = self.ids[start : start + BATCH]
             found = plain[rows.tolist()]
             for name in names:
-                odd = [(row, value) for row, value in zip(rows, found[name], strict=True) if not isinstance(value, str)]
-                if odd:
-                    row, value = odd[0]
-                    what = "null" if value is None else type(value).__name__
-                    raise SourceError(f"row {row} has no text in column {name!r} (it is {what}); mend or drop the row ({len(odd)} like it)")
+                _check_texts(rows.tolist(), found[name], f"column {name!r}")
             yield rows, [found[name] for name in names]
 
     def each(self) -> Iterator[str]:
@@ -108,12 +102,9 @@ def _write(folder: Path, texts: Texts, tokenizer: Any, max_length: int) -> None:
         lengths, n_truncated = [np.zeros(1, np.int64)], 0
         with (temporary / "ids.int32").open("wb") as ids, (temporary / "types.uint8").open("wb") as types:
             for rows, columns in texts.batches():
-                made = tokenizer(*columns, truncation=True, max_length=max_length, return_token_type_ids=True, verbose=False)
-                length = np.array([len(row) for row in made["input_ids"]], np.int64)
-                if not length.all():
-                    raise SourceError(f"row {rows[length.argmin()]} has a text without any token; mend or drop the row")
-                np.concatenate([np.asarray(row, np.int32) for row in made["input_ids"]]).tofile(ids)
-                np.concatenate([np.asarray(row, np.uint8) for row in made["token_type_ids"]]).tofile(types)
+                flat, kinds, length = _tokens_of(tokenizer, rows.tolist(), columns, max_length)
+                flat.tofile(ids)
+                kinds.tofile(types)
                 lengths.append(length)
                 n_truncated += _longer(tokenizer, columns, np.flatnonzero(length == max_length), max_length)
         np.save(temporary / "offsets.npy", np.concatenate(lengths).cumsum())
@@ -125,6 +116,36 @@ def _write(folder: Path, texts: Texts, tokenizer: Any, max_length: int) -> None:
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _tokens_of(
+    tokenizer: Any, rows: Sequence[int], columns: Sequence[Sequence[str]], max_length: int
+) -> tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.int64]]:
+    """Token ids and types of some rows one after the other, and the length of each."""
+    made = tokenizer(*columns, truncation=True, max_length=max_length, return_token_type_ids=True, verbose=False)
+    length = np.array([len(row) for row in made["input_ids"]], np.int64)
+    if not length.all():
+        raise SourceError(f"row {rows[int(length.argmin())]} has a text without any token; mend or drop the row")
+    ids = np.concatenate([np.asarray(row, np.int32) for row in made["input_ids"]])
+    return ids, np.concatenate([np.asarray(row, np.uint8) for row in made["token_type_ids"]]), length
+
+
+def tokens_in_memory(values: Mapping[str, Sequence[Any]], rows: Sequence[int], tokenizer: Any, max_length: int) -> Tokens:
+    """The tokens of B >= 1 rows: `values[role]` holds the texts, `rows` their numbers in messages."""
+    columns = [list(values[role]) for role in ("text", "text_pair") if role in values]
+    for column in columns:
+        _check_texts(rows, column, "the batch")
+    ids, types, length = _tokens_of(tokenizer, rows, columns, max_length)
+    offsets = np.concatenate([np.zeros(1, np.int64), length.cumsum()])
+    return Tokens(torch.from_numpy(ids), torch.from_numpy(types), torch.from_numpy(offsets), 0, tokenizer, "")
+
+
+def _check_texts(rows: Sequence[int], texts: Sequence[Any], where: str) -> None:
+    odd = [(row, value) for row, value in zip(rows, texts, strict=True) if not isinstance(value, str)]
+    if odd:
+        row, value = odd[0]
+        what = "null" if value is None else type(value).__name__
+        raise SourceError(f"row {row} has no text in {where} (it is {what}); mend or drop the row ({len(odd)} like it)")
 
 
 def _longer(tokenizer: Any, columns: list[list[str]], full: NDArray[np.int64], max_length: int) -> int:
@@ -140,7 +161,28 @@ def trained_tokenizer(texts: Texts, vocab_size: int, path: Path) -> Any:
     if not path.exists():
         with replacing(path) as temporary:
             learn(texts.each(), vocab_size).save(str(temporary))
-    return PreTrainedTokenizerFast(tokenizer_file=str(path), model_input_names=list(INPUTS), **SPECIAL)
+    return _from_json(path.read_text(encoding="utf-8"))
+
+
+def _from_json(text: str) -> Any:
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(text), model_input_names=list(INPUTS), **SPECIAL)
+
+
+def as_json(learned: Any) -> str:
+    """A learned tokenizer as JSON, without the truncation that its last use left behind."""
+    backend = Tokenizer.from_str(learned.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    return backend.to_str()
+
+
+@lru_cache(maxsize=4)
+def kept_tokenizer(name: str, learned: str | None, fingerprint: str) -> Any:
+    """The tokenizer of a run: from the JSON that it kept, or by name; `RecipeError` if that is another one now."""
+    tokenizer = _from_json(learned) if learned is not None else loaded_tokenizer(name)
+    if fingerprint_of(tokenizer) != fingerprint:
+        raise RecipeError(f"task.tokenizer {name} is not the one that the run used; give that one back its place")
+    return tokenizer
 
 
 def learn(texts: Iterator[str], vocab_size: int) -> Tokenizer:
@@ -169,10 +211,8 @@ def learn(texts: Iterator[str], vocab_size: int) -> Tokenizer:
 def loaded_tokenizer(name: str) -> Any:
     """The tokenizer of a folder or of a name on the Hub."""
     where = place(name, "task.tokenizer")
-    try:
+    with loading(f"task.tokenizer {name}"):
         tokenizer: Any = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-    except CANNOT_LOAD as error:
-        raise RecipeError(f"task.tokenizer {name} cannot be loaded: {reason_of(error)}") from error
     if tokenizer.pad_token_id is None:
         raise RecipeError(
             f"task.tokenizer {name} has no pad token; add one (tokenizer.pad_token = tokenizer.eos_token) and save it to a folder"
@@ -185,19 +225,3 @@ def fingerprint_of(tokenizer: Any) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     text = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
     return hashlib.sha256(f"{type(tokenizer).__name__} {text}".encode()).hexdigest()
-
-
-def place(name: str, key: str) -> str:
-    """A name on the Hub as it is, a folder with ~ and variables replaced."""
-    path = os.path.expandvars(name)
-    if not path.startswith((".", "/", "~")):
-        return path
-    if not Path(path).expanduser().is_dir():
-        raise RecipeError(f"{key}: there is no folder {name}; name another, or a model on the Hub (org/name)")
-    return str(Path(path).expanduser())
-
-
-def reason_of(error: Exception) -> str:
-    """The first line of what a library says."""
-    text = str(error.args[0]) if error.args else ""
-    return (text.strip().splitlines() or [type(error).__name__])[0].rstrip(".")

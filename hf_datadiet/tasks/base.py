@@ -12,7 +12,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from numpy.typing import NDArray
 from torch import nn
 
-from hf_datadiet.errors import SourceError
+from hf_datadiet.errors import RecipeError, SourceError
 from hf_datadiet.gradients.forward import Inputs
 
 
@@ -44,12 +44,16 @@ class Task(Protocol):
         """
         ...
 
-    def fit(self, prepared: Any, model: str) -> Mapping[str, Any]:
+    def fit(self, prepared: Any, model: str | nn.Module) -> Mapping[str, Any]:
         """Constants that depend on the training data or the model (normalisation), as plain values."""
         ...
 
-    def build_model(self, model: str, model_args: Mapping[str, Any], n_classes: int, prepared: Any) -> nn.Module:
-        """A fresh model; its initial weights come from torch's global generator, which the caller has seeded."""
+    def build_model(self, model: str | nn.Module, model_args: Mapping[str, Any], n_classes: int, prepared: Any) -> nn.Module:
+        """A model in train mode that takes these rows: built anew by its name, or a module from Python as it is.
+
+        Random weights come from torch's global generator, which the caller has seeded; `model_args["pretrained"]` False
+        asks for them. `RecipeError` for a model that cannot take the rows or does not give `n_classes` logits.
+        """
         ...
 
     def collate(
@@ -61,6 +65,14 @@ class Task(Protocol):
     def metrics(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
         """Metrics over all T test rows, as fractions; "accuracy" among them."""
         ...
+
+
+def check_classes(logits: torch.Tensor, n_classes: int, model: str) -> None:
+    """Raise `RecipeError` unless a model's output for one row is [1, n_classes]."""
+    if logits.shape != (1, n_classes):
+        raise RecipeError(
+            f"task.model {model} gives outputs {list(logits.shape)} for one row, and [1, {n_classes}] is needed: one logit per class"
+        )
 
 
 def label_column(features: Features, named: str | None) -> str:

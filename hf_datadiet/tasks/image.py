@@ -1,4 +1,4 @@
-"""Image classification with timm models.
+"""Image classification with timm and transformers models.
 
 Images are decoded once, into one uint8 array on disk (memory-mapped), and are augmented batch by batch on the device.
 They keep their size: nothing is resized unless `image_size` asks for it.
@@ -6,14 +6,12 @@ They keep their size: nothing is resized unless `image_size` asks for it.
 
 from __future__ import annotations
 
-import difflib
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import timm
 import torch
 from datasets import Dataset, Features, Image
 from numpy.typing import NDArray
@@ -23,10 +21,8 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from hf_datadiet.errors import RecipeError, SourceError
+from hf_datadiet.tasks._image_models import Stem, check_size, named_model, normalization_of
 from hf_datadiet.tasks.base import label_column, the_column
-
-SMALL = 64
-"""Up to this many pixels a side, `stem: auto` gives a ResNet the 3x3 stem without pooling (as the paper's ResNet18)."""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -34,14 +30,14 @@ class ImageTask:
     """The recipe keys of an image task.
 
     `image_size`: resize (bicubic, antialiased) to squares of that many pixels; needed only if sizes differ.
-    `stem`: `3x3` replaces the first, strided layers of a ResNet by one that keeps the resolution; `auto` does so for
+    `stem`: `3x3` replaces the first, strided layers of a timm ResNet by one that keeps the resolution; `auto` does so for
     images of at most 64 pixels; `original` never. `normalize`: mean and s.d. per channel of the rows to be scored
-    (`data`), or those that the model's configuration states (`model`).
+    (`data`), or those that the model's configuration or preprocessor states (`model`).
     `crop`: random crop after reflecting that many pixels at each border, drawn per image; `flip`: mirror half of them.
     """
 
     image_size: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    stem: Literal["auto", "3x3", "original"] = "auto"
+    stem: Stem = "auto"
     normalize: Literal["data", "model"] = "data"
     crop: Annotated[int, Field(ge=0)] = 0
     flip: bool = False
@@ -116,14 +112,16 @@ class ImageTask:
             pixels[position] = values
         return pixels
 
-    def fit(self, prepared: torch.Tensor, model: str) -> dict[str, Any]:
+    def fit(self, prepared: torch.Tensor, model: str | nn.Module) -> dict[str, Any]:
         """{"mean": 3 floats, "std": 3 floats} in units of 0..255, and the "size" [H, W] of the images."""
         size = list(prepared.shape[2:])
         if self.normalize == "model":
-            config = timm.get_pretrained_cfg(_timm_name(model), allow_unregistered=False)
-            if config is None:
-                raise RecipeError(f"{model} states no mean and s.d.; set task.normalize=data")
-            return {"mean": [255 * float(v) for v in config.mean], "std": [255 * float(v) for v in config.std], "size": size}
+            stated = normalization_of(model)
+            if stated is None:
+                what = model if isinstance(model, str) else type(model).__name__
+                raise RecipeError(f"{what} states no mean and s.d.; set task.normalize=data")
+            mean, std = stated
+            return {"mean": [255 * float(v) for v in mean], "std": [255 * float(v) for v in std], "size": size}
         total, squares, count = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 0
         for chunk in prepared.split(4096):
             values = chunk.double()
@@ -135,23 +133,17 @@ class ImageTask:
         # A constant channel has no spread to divide by.
         return {"mean": mean.tolist(), "std": torch.where(std > 0, std, torch.ones_like(std)).tolist(), "size": size}
 
-    def build_model(self, model: str, model_args: Mapping[str, Any], n_classes: int, prepared: torch.Tensor) -> nn.Module:
-        """A fresh timm model for images of the prepared size."""
-        name = _timm_name(model)
+    def build_model(self, model: str | nn.Module, model_args: Mapping[str, Any], n_classes: int, prepared: torch.Tensor) -> nn.Module:
+        """A model for images of the prepared size; one that comes from Python keeps its own stem."""
         size = (prepared.shape[2], prepared.shape[3])
-        arguments = dict(model_args)
-        config = timm.get_pretrained_cfg(name, allow_unregistered=False)
-        if config is not None and config.fixed_input_size:
-            arguments.setdefault("img_size", size)
-        try:
-            net = timm.create_model(name, num_classes=n_classes, in_chans=3, **arguments)
-        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise RecipeError(f"task.model {model} cannot be built for {size[1]} x {size[0]} images: {reason}") from error
-        if self.stem == "3x3" or (self.stem == "auto" and max(size) <= SMALL and _has_strided_stem(net)):
-            _keep_resolution(net, model)
-        _check_size(net, model, size)
-        return net
+        if isinstance(model, str):
+            net, name = named_model(model, model_args, n_classes, size, self.stem), model
+        elif self.stem == "3x3":
+            raise RecipeError("task.stem=3x3 is for models that are built by name; change the model itself, or leave task.stem out")
+        else:
+            net, name = model, type(model).__name__
+        check_size(net, name, size, n_classes)
+        return net.train()
 
     def collate(
         self, prepared: torch.Tensor, rows: torch.Tensor, fitted: Mapping[str, Any], device: torch.device, augment: torch.Generator | None
@@ -220,43 +212,13 @@ def _rgb(image: Any, row: int) -> Pillow.Image:
     return image.convert("RGB")
 
 
-def _timm_name(model: str) -> str:
-    library, colon, name = model.partition(":")
-    if not colon or library != "timm":
-        raise RecipeError(f"task.model {model!r} is not supported; write timm:NAME, for example timm:resnet18")
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise RecipeError(f"timm has no model {name!r}" + (f"; did you mean {', '.join(near)}?" if near else "; see timm.list_models()"))
-    return name
-
-
-def _check_size(net: nn.Module, model: str, size: tuple[int, int]) -> None:
-    """Pass one black image, in eval mode so that neither statistics nor generators change: some models take only some sizes."""
-    net.eval()
-    try:
-        with torch.no_grad():
-            net(torch.zeros(1, 3, *size))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = (str(error).splitlines() or ["it fails"])[0].rstrip(".")
-        raise RecipeError(f"task.model {model} cannot take {size[1]} x {size[0]} images ({reason}); set task.image_size") from error
-    net.train()
-
-
-def _has_strided_stem(net: nn.Module) -> bool:
-    return isinstance(getattr(net, "maxpool", None), nn.Module) and isinstance(getattr(net, "conv1", None), nn.Conv2d | nn.Sequential)
-
-
-def _keep_resolution(net: nn.Module, model: str) -> None:
-    """Replace a ResNet's 7x7 stride-2 convolution by 3x3 stride 1 (a deep stem loses its stride) and drop the pooling."""
-    if not _has_strided_stem(net):
-        raise RecipeError(f"task.stem=3x3 is for ResNets; {model} has no stem of that kind, use stem=original")
-    first = net.conv1
-    if isinstance(first, nn.Sequential):
-        strided: Any = first[0]
-        strided.stride = (1, 1)
-    elif isinstance(first, nn.Conv2d):
-        stem = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=first.bias is not None)
-        # The initialisation of timm's ResNets.
-        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
-        net.conv1 = stem
-    net.maxpool = nn.Identity()
+def fitted_to(model: nn.Module, given: Mapping[str, Sequence[float]] | None) -> dict[str, list[float]]:
+    """What `collate` needs for a trained model: {"mean": 3 floats, "std": 3 floats} in units of 0..255, as given or as it states."""
+    stated = getattr(model, "pretrained_cfg", None) if given is None else given
+    if not isinstance(stated, Mapping) or not {"mean", "std"} <= set(stated):
+        what = "the model states no mean and s.d." if given is None else f"normalize has {', '.join(given) or 'no keys'}"
+        raise RecipeError(f"{what}; pass normalize={{'mean': [r, g, b], 'std': [r, g, b]}} for pixels in 0..1")
+    found = {key: [255 * float(value) for value in stated[key]] for key in ("mean", "std")}
+    if any(len(values) != 3 for values in found.values()) or min(found["std"]) <= 0:
+        raise RecipeError("normalize needs three numbers for mean and three above 0 for std, for pixels in 0..1")
+    return found

@@ -5,7 +5,7 @@ Texts are tokenised once, into flat arrays on disk (memory-mapped), and are padd
 
 from __future__ import annotations
 
-import difflib
+import copy
 import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
@@ -19,25 +19,26 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers import AutoModelForSequenceClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
 from hf_datadiet.errors import RecipeError
 from hf_datadiet.gradients.forward import logits_of
+from hf_datadiet.gradients.rest import at_rest
 from hf_datadiet.tasks._tokens import (
-    CANNOT_LOAD,
     INPUTS,
     Texts,
     Tokens,
+    as_json,
     fingerprint_of,
+    kept_tokenizer,
     loaded_tokenizer,
-    place,
-    reason_of,
     tokenised,
+    tokens_in_memory,
     trained_tokenizer,
 )
-from hf_datadiet.tasks.base import label_column, the_column
+from hf_datadiet.tasks._transformers import PRETRAINED, built, config_of, full_name, has_weights, is_a_type, reason_of
+from hf_datadiet.tasks.base import check_classes, label_column, the_column
 
 TRAIN = "train"
 """The name of a tokenizer that is learned on the spot."""
@@ -84,44 +85,51 @@ class TextTask:
         return tokenised(texts, tokenizer, fingerprint, self.max_length, cache / f"tokens-{made}")
 
     def prepare_batch(self, values: Mapping[str, Sequence[Any]], rows: Sequence[int], fitted: Mapping[str, Any]) -> Tokens:
-        """Refused: a run does not keep its tokenizer where rows in memory could find it."""
-        raise RecipeError("ExampleScorer takes images so far; score texts with score_dataset or hf-datadiet score")
+        """Tokens of B rows in memory, cut to `max_length`, with the tokenizer of `fitted`."""
+        tokenizer = fitted["tokenizer"]
+        if tokenizer is None or isinstance(tokenizer, str):
+            tokenizer = kept_tokenizer(self.tokenizer, tokenizer, fitted["fingerprint"])
+        return tokens_in_memory(values, rows, tokenizer, self.max_length)
 
     def lengths(self, prepared: Tokens) -> NDArray[np.int64]:
         """Tokens of each row."""
         return prepared.offsets.diff().numpy()
 
-    def fit(self, prepared: Tokens, model: str) -> dict[str, list[str]]:
-        """{"inputs": keywords that both the tokenizer and the model know}."""
-        name = _transformers_name(model)
-        try:
-            config: Any = AutoConfig.from_pretrained(name, trust_remote_code=False) if _is_pretrained(name) else _config(name, {})
-        except CANNOT_LOAD as error:
-            raise RecipeError(f"task.model {model} cannot be loaded: {reason_of(error)}") from error
-        if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-            raise RecipeError(
-                f"transformers has no sequence classification for {model}; for example transformers:bert, transformers:distilbert"
-            )
-        return {"inputs": _inputs_of(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)], prepared)}
+    def fit(self, prepared: Tokens, model: str | nn.Module) -> dict[str, Any]:
+        """What the run needs again for other rows: keywords of the model, the tokenizer, and how many rows were cut.
 
-    def build_model(self, model: str, model_args: Mapping[str, Any], n_classes: int, prepared: Tokens) -> nn.Module:
+        {"inputs": keywords that both the tokenizer and the model know, "tokenizer": a learned one as JSON or null,
+        "fingerprint": of the tokenizer, "n_truncated": rows that were longer than `max_length`}
+        """
+        if isinstance(model, str):
+            config = config_of(_named(model), MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, "sequence classification", {})
+            cls: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+        else:
+            cls = type(model)
+        return {
+            "inputs": inputs_of(cls, prepared.tokenizer),
+            "tokenizer": as_json(prepared.tokenizer) if self.tokenizer == TRAIN else None,
+            "fingerprint": prepared.fingerprint,
+            "n_truncated": prepared.n_truncated,
+        }
+
+    def build_model(self, model: str | nn.Module, model_args: Mapping[str, Any], n_classes: int, prepared: Tokens) -> nn.Module:
         """A model for `n_classes`: random weights from a configuration, or pretrained ones under a new head."""
-        name = _transformers_name(model)
-        common = {"num_labels": n_classes, "pad_token_id": prepared.tokenizer.pad_token_id}
-        try:
-            if _is_pretrained(name):
-                if self.tokenizer == TRAIN:
-                    raise RecipeError(f"task.model {model} is pretrained on its own tokens; set task.tokenizer={name}")
-                loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-                    name, **common, **model_args, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-                )
-            else:
-                config = _config(name, {"vocab_size": len(prepared.tokenizer), **model_args, **common})
-                loaded = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32, trust_remote_code=False)
-        except CANNOT_LOAD as error:
-            raise RecipeError(f"task.model {model} cannot be built: {reason_of(error)}") from error
-        self._check(loaded, model, prepared)
-        return loaded.train()
+        net = model if isinstance(model, nn.Module) else self._named_model(model, model_args, n_classes, prepared)
+        self._check(net, model if isinstance(model, str) else type(model).__name__, n_classes, prepared)
+        return net.train()
+
+    def _named_model(self, model: str, model_args: Mapping[str, Any], n_classes: int, prepared: Tokens) -> nn.Module:
+        model = _named(model)
+        weights = has_weights(model, model_args)
+        if weights and self.tokenizer == TRAIN:
+            raise RecipeError(f"task.model {model} is pretrained on its own tokens; set task.tokenizer={model.partition(':')[2]}")
+        arguments = {name: value for name, value in model_args.items() if name != PRETRAINED}
+        arguments["pad_token_id"] = prepared.tokenizer.pad_token_id
+        if is_a_type(model.partition(":")[2]) or self.tokenizer == TRAIN:
+            arguments.setdefault("vocab_size", len(prepared.tokenizer))
+        config = config_of(model, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, "sequence classification", arguments, n_classes)
+        return built(AutoModelForSequenceClassification, model, config, weights=weights)
 
     def collate(
         self, prepared: Tokens, rows: torch.Tensor, fitted: Mapping[str, Any], device: torch.device, augment: torch.Generator | None
@@ -142,24 +150,26 @@ class TextTask:
         """Accuracy, as a fraction."""
         return {"accuracy": float((logits.argmax(1) == labels).double().mean())}
 
-    def _check(self, net: nn.Module, model: str, prepared: Tokens) -> None:
-        """Texts of `max_length` must fit the model, and padding must not change what it says. In eval mode: no generator moves."""
+    def _check(self, net: nn.Module, model: str, n_classes: int, prepared: Tokens) -> None:
+        """Texts of `max_length` must fit the model, and padding must not change what it says. At rest: no generator moves."""
         longest = prepared.offsets.diff().argmax()[None]
-        row = self.collate(prepared, longest, {"inputs": _inputs_of(type(net), prepared)}, torch.device("cpu"), None)
+        row = self.collate(prepared, longest, {"inputs": inputs_of(type(net), prepared.tokenizer)}, torch.device("cpu"), None)
         times = -(-self.max_length // row["input_ids"].shape[1])
         full = {name: values.repeat(1, times)[:, : self.max_length] for name, values in row.items()}
         half = {name: values[:, : self.max_length // 2] for name, values in full.items()}
+        # The highest token of all rows needs a place among the embeddings.
+        full["input_ids"][:, -1] = prepared.ids.max()
         missing = self.max_length - self.max_length // 2
         filling = {"input_ids": prepared.tokenizer.pad_token_id}
         padded = {name: nn.functional.pad(values, (0, missing), value=filling.get(name, 0)) for name, values in half.items()}
-        net.eval()
         try:
-            with torch.no_grad():
+            with at_rest(net), torch.no_grad():
                 alone = logits_of(net, half)
                 beside = logits_of(net, {name: torch.cat([padded[name], full[name]]) for name in full})[:1]
-        except (IndexError, RuntimeError, ValueError, TypeError) as error:
+        except (IndexError, RuntimeError, ValueError, TypeError, AttributeError) as error:
             reason = f"({reason_of(error)}); set a smaller task.max_length, or a larger vocabulary or more positions in task.model_args"
             raise RecipeError(f"task.model {model} cannot take texts of {self.max_length} of these tokens {reason}") from error
+        check_classes(alone, n_classes, model)
         if not torch.allclose(alone, beside, rtol=1e-3, atol=1e-4):
             raise RecipeError(f"task.model {model} says something else of a text that is padded, so its scores would depend on the batch")
 
@@ -167,36 +177,26 @@ class TextTask:
 TASK = TextTask
 
 
-def _inputs_of(cls: Any, prepared: Tokens) -> list[str]:
-    takes = inspect.signature(cls.forward).parameters
-    return [name for name in INPUTS if name in takes and name in prepared.tokenizer.model_input_names]
+def inputs_of(cls: type, tokenizer: Any) -> list[str]:
+    """The keywords of a batch that both the model's class and the tokenizer know."""
+    takes = inspect.signature(getattr(cls, "forward")).parameters  # noqa: B009
+    if "input_ids" not in takes:
+        raise RecipeError(f"{cls.__name__} takes no input_ids, so a tokenizer cannot feed it; choose a model of texts")
+    return [name for name in INPUTS if name in takes and name in tokenizer.model_input_names]
 
 
-def _transformers_name(model: str) -> str:
-    library, colon, name = model.partition(":")
+def fitted_to(model: nn.Module, tokenizer: Any) -> dict[str, Any]:
+    """What `collate` needs for a trained model: {"inputs": its keywords, "tokenizer": a copy of the tokenizer}."""
+    if getattr(tokenizer, "pad_token_id", None) is None:
+        raise RecipeError("the tokenizer has no pad token; add one: tokenizer.pad_token = tokenizer.eos_token")
+    return {"inputs": inputs_of(type(model), tokenizer), "tokenizer": copy.deepcopy(tokenizer)}
+
+
+def _named(model: str) -> str:
+    full = full_name(model)
+    library, colon, name = full.partition(":")
     if not colon or library != "transformers" or not name:
         raise RecipeError(
             f"task.model {model!r} is not supported for text; write transformers:bert, transformers:org/name or transformers:./folder"
         )
-    return place(name, "task.model") if _is_pretrained(name) else name
-
-
-def _is_pretrained(name: str) -> bool:
-    return "/" in name
-
-
-def _config(name: str, arguments: Mapping[str, Any]) -> Any:
-    if name not in CONFIG_MAPPING:
-        near = difflib.get_close_matches(name, list(CONFIG_MAPPING), n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else "pretrained ones are org/name, or ./folder"
-        raise RecipeError(f"transformers has no model type {name!r}; {hint}")
-    known = AutoConfig.for_model(name)
-    # transformers would keep a key that it does not know, and ignore it.
-    for key in arguments:
-        if not hasattr(known, key):
-            near = difflib.get_close_matches(key, list(known.to_dict()), n=1)
-            raise RecipeError(f"task.model_args.{key}: {name} has no such key" + (f"; did you mean {near[0]}?" if near else ""))
-    try:
-        return AutoConfig.for_model(name, **arguments)
-    except Exception as error:  # configurations check their values, and say so by an error of no common kind
-        raise RecipeError(f"task.model_args: {name} does not take these values ({error}); mend them") from error
+    return full

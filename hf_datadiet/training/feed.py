@@ -54,17 +54,18 @@ def on_device(prepared: Any, device: torch.device) -> Any:
 
 
 def steps_per_epoch(n_rows: int, batch_size: int) -> int:
-    """Batches that show every row once."""
-    return ceil(n_rows / batch_size)
+    """Batches that show every row once. Fewer where a row would be alone: BatchNorm cannot train on one."""
+    return min(ceil(n_rows / batch_size), max(1, n_rows // min(batch_size, 2)))
 
 
 def shuffled_batches(
     rows: torch.Tensor, batch_size: int, rng: np.random.Generator, lengths: torch.Tensor | None = None
 ) -> Iterator[torch.Tensor]:
-    """All rows once, in random order, in ceil(K / batch_size) batches whose sizes differ by at most one.
+    """All rows once, in random order, in `steps_per_epoch` batches whose sizes differ by at most one.
 
-    Even sizes instead of a small last batch: no row weighs more than another in its gradient step, none is dropped,
-    and BatchNorm never meets a single row. With `lengths` [N] rows of similar length share a batch, which spares padding.
+    Even sizes instead of a small last batch: no row weighs more than another in its gradient step, and none is dropped.
+    Two rows or more share a batch, unless batch_size or K is 1: an odd K in batches of two has one of three. With
+    `lengths` [N] rows of similar length share a batch, which spares padding.
     """
     order = rows[torch.from_numpy(rng.permutation(len(rows)))]
     batches = order.tensor_split(steps_per_epoch(len(rows), batch_size))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 from transformers.optimization import get_scheduler
 
-from hf_datadiet.errors import RecipeError
+from hf_datadiet.errors import DivergedError, RecipeError
 from hf_datadiet.gradients.forward import Inputs, logits_of
 from hf_datadiet.recipe import Optimizer, Schedule, Training
 from hf_datadiet.training.feed import Feed, shuffled_batches, steps_per_epoch
@@ -42,10 +43,10 @@ def train(
     """Train `model` in place on `rows` (positions in the feed, int64 [K]) for `steps` steps.
 
     The learning-rate schedule spans `schedule_steps`, which may be more. Returns the learning curve: one dict per
-    epoch with its number, steps, and the mean loss and accuracy of the training forward passes. Raises `RecipeError` when the
-    loss is no longer finite. `on_epoch` is called after each epoch, with the model in train mode.
+    epoch with its number, steps, and the mean loss and accuracy of the training forward passes. Raises `DivergedError` when
+    the loss is no longer finite. `on_epoch` is called after each epoch, with the model in train mode.
     """
-    optimizer = _optimizer(model, training.optimizer)
+    optimizer = optimizer_for(model, training.optimizer)
     scheduler = _scheduler(optimizer, training, schedule_steps)
     torch.manual_seed(streams.noise)
     model.train()
@@ -59,7 +60,7 @@ def train(
         for batch in shuffled_batches(rows, training.batch_size, streams.order, feed.lengths):
             labels = feed.labels[batch.to(feed.device)]
             inputs = feed.inputs(batch, streams.augment)
-            logits = _logits(model, inputs, feed.device, training.precision)
+            logits = _forward(model, inputs, feed.device, training.precision, len(batch))
             loss = nn.functional.cross_entropy(logits, labels, label_smoothing=training.label_smoothing)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -75,7 +76,7 @@ def train(
                 break
         stats = {"epoch": epoch, "loss": float(loss_sum) / shown, "accuracy": float(correct) / shown, "steps": done - first}
         if not torch.isfinite(loss_sum):
-            raise RecipeError(f"the training diverged in epoch {epoch} (loss {stats['loss']}); lower task.training.optimizer.lr")
+            raise DivergedError(f"the training diverged in epoch {epoch} (loss {stats['loss']}); lower task.training.optimizer.lr")
         curve.append(stats)
         on_epoch(stats)
     return curve
@@ -91,26 +92,37 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-def _logits(model: nn.Module, inputs: Inputs, device: torch.device, precision: str) -> torch.Tensor:
-    """float32 [B, C] of a training forward pass."""
+def _forward(model: nn.Module, inputs: Inputs, device: torch.device, precision: str, n_rows: int) -> torch.Tensor:
+    """float32 [B, C]; a `RecipeError` where a single row is too few for the model (BatchNorm without positions)."""
     try:
         with autocast(device, precision):
             return logits_of(model, inputs).float()
     except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
+        if n_rows > 1 or "more than 1 value per channel" not in str(error):
             raise
         raise RecipeError(
-            "a BatchNorm layer cannot train on a single row at a time; raise task.training.batch_size, or keep more rows"
+            "the model's BatchNorm cannot train on a batch of one row; give it two rows or more, and task.training.batch_size=2 or more"
         ) from error
 
 
-def _optimizer(model: nn.Module, spec: Optimizer) -> torch.optim.Optimizer:
+def optimizer_for(model: nn.Module, spec: Optimizer) -> torch.optim.Optimizer:
+    """The optimizer of the parameters that require a gradient, or a `RecipeError` if it cannot train them in this loop."""
     cls: Any = getattr(torch.optim, spec.name, None)
     if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
         raise RecipeError(f"torch.optim has no optimizer {spec.name!r}; for example SGD or AdamW")
+    closure = inspect.signature(cls.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise RecipeError(
+            f"{spec.name} evaluates a batch several times per step, which would show rows more than once; choose SGD or AdamW"
+        )
+    if cls is torch.optim.SparseAdam:
+        raise RecipeError("SparseAdam takes sparse gradients only; choose Adam or AdamW")
     given = {name: value for name, value in vars(spec).items() if name != "name" and value is not None}
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise RecipeError("the model has no parameter that requires a gradient; call model.requires_grad_()")
     try:
-        return cls([parameter for parameter in model.parameters() if parameter.requires_grad], **given)
+        return cls(parameters, **given)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"{spec.name} does not take these parameters ({error}); set the others to null") from None
 

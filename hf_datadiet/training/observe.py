@@ -7,8 +7,7 @@ nothing else, so neither the batch size nor the order of the rows changes them b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hf_datadiet.errors import RecipeError
+from hf_datadiet.errors import DivergedError
 from hf_datadiet.gradients import GradientNorms
 from hf_datadiet.gradients.forward import Inputs, logits_of
 from hf_datadiet.gradients.norms import Engine
+from hf_datadiet.gradients.rest import at_rest
 from hf_datadiet.records import Plan
 from hf_datadiet.scorers.base import BatchScore
 from hf_datadiet.training.feed import Feed
@@ -37,7 +37,7 @@ class Observation:
 def observe(
     model: nn.Module, feed: Feed, scorers: Mapping[str, BatchScore], seed: int, plan: Plan, *, keep_logits: bool = False
 ) -> Observation:
-    """Observe all N rows of a feed; the model comes back in the mode it was in. `RecipeError` for outputs that are not finite.
+    """Observe all N rows of a feed; every module comes back in the mode it was in. `DivergedError` for outputs that are not finite.
 
     Logits are kept only on request: of ten million rows and a thousand classes they would take 40 GB.
     """
@@ -52,7 +52,7 @@ def observe(
             seen, logits = scores_of_batch(model, norms, feed.inputs(rows), feed.labels[rows.to(feed.device)], scorers, known)
             # The loss of a step is taken before its update: a training that diverges in its last step shows only here.
             if not torch.isfinite(logits).all():
-                raise RecipeError("the training diverged: the model's outputs are not finite; lower task.training.optimizer.lr")
+                raise DivergedError("the training diverged: the model's outputs are not finite; lower task.training.optimizer.lr")
             for name, values in seen.items():
                 scores[name].append(values)
             predicted.append(logits.argmax(1).to(torch.int32))
@@ -68,19 +68,6 @@ def observe(
 def norms_for(model: nn.Module, scorers: Mapping[str, BatchScore], engine: Engine) -> GradientNorms | None:
     """The model's gradient norms, or None if no score asks for them."""
     return GradientNorms(model, engine=engine) if any("grad_norms" in scorer.needs for scorer in scorers.values()) else None
-
-
-@contextmanager
-def at_rest(model: nn.Module) -> Iterator[None]:
-    """Eval mode and full float32 inside the block; the model comes back in the mode it was in."""
-    was_training = model.training
-    model.eval()
-    try:
-        # TF32 convolutions would round logits to 10 bits.
-        with torch.backends.cudnn.flags(allow_tf32=False):
-            yield
-    finally:
-        model.train(was_training)
 
 
 def scores_of_batch(

@@ -24,6 +24,7 @@ from hf_datadiet.store import RunFolder
 from hf_datadiet.tasks.base import Task
 from hf_datadiet.training.environment import accelerator, provenance
 from hf_datadiet.training.feed import Feed, on_device
+from hf_datadiet.training.given import GivenModel, is_given
 from hf_datadiet.training.loop import train
 from hf_datadiet.training.randomness import streams_for, untouched_generators
 from hf_datadiet.training.tracker import check_tracker
@@ -47,6 +48,8 @@ class Session:
     provenance: Provenance
     batch_scores: Mapping[str, BatchScore]
     accumulators: Mapping[str, Accumulator]
+    given: GivenModel | None = None
+    """The model if it comes from Python."""
 
     @property
     def n_classes(self) -> int:
@@ -61,10 +64,12 @@ class Session:
     @property
     def columns(self) -> dict[str, Direction]:
         """{score column: its direction}, as scoring will make them."""
-        batch: dict[str, Direction] = {
-            self.recipe.column(name, epoch): s.higher_is for name, s in self.batch_scores.items() for epoch in self.recipe.moments
-        }
-        return batch | {column.name: column.higher_is for scorer in self.accumulators.values() for column in scorer.columns}
+        found: dict[str, Direction] = {}
+        for name, scorer in self.batch_scores.items():
+            found |= {self.recipe.column(name, epoch): scorer.higher_is for epoch in self.recipe.moments}
+        for accumulator in self.accumulators.values():
+            found |= {column.name: column.higher_is for column in accumulator.columns}
+        return found
 
     def train_feed(self, limit: int | None = None) -> Feed:
         """The N rows to be scored, or a few of them spread evenly, for an estimate."""
@@ -72,7 +77,7 @@ class Session:
         if limit is not None and limit < ids.size:
             ids = ids[np.linspace(0, ids.size - 1, limit).astype(np.int64)]
         prepared = self._prepare(self.pinned.dataset, ids, self.pinned.record.split)
-        fitted = self.task.fit(prepared, self.recipe.task.model)
+        fitted = self.task.fit(prepared, self._model())
         return self._feed(prepared, fitted, ids, self.pinned.label[ids])
 
     def test_feed(self, train: Feed) -> Feed:
@@ -95,10 +100,12 @@ class Session:
         return Feed(self.task, on_device(prepared, self.device), fitted, ids, labels, self.device, grouped)
 
     def new_model(self, feed: Feed, init_seed: int) -> torch.nn.Module:
-        """A fresh model on the device, its weights drawn on the CPU so that every device starts alike."""
+        """A fresh model on the device, its random weights drawn on the CPU so that every device starts alike."""
         torch.manual_seed(init_seed)
-        spec = self.recipe.task
-        return self.task.build_model(spec.model, spec.model_args, self.n_classes, feed.prepared).to(self.device)
+        return self.task.build_model(self._model(), self.recipe.task.model_args, self.n_classes, feed.prepared).to(self.device)
+
+    def _model(self) -> str | torch.nn.Module:
+        return self.recipe.task.model if self.given is None else self.given.make()
 
 
 def open_session(
@@ -108,25 +115,27 @@ def open_session(
     command: str,
     dataset: Dataset | None = None,
     test: Dataset | None = None,
+    model: GivenModel | None = None,
     claim: bool = True,
     allow_plugins: bool = False,
 ) -> Session:
-    """Check every name in the recipe, pin the source and make the folder this run's. Nothing is written before that.
+    """Check every name in the recipe, pin the source, build the model once and make the folder this run's.
 
     A folder that is not yet this run's is claimed only after one training step on a few rows: by then the model, its
     arguments, the tokenizer and the optimizer have been found to work together.
 
-    `dataset` and `test` take the place of what `source` would open. Without `claim` nothing is written at all.
-    `allow_plugins` admits tasks and scores written `package.module:NAME`.
+    `dataset` and `test` take the place of what `source` would open, `model` that of what `task.model` names. Without
+    `claim` nothing is written at all. `allow_plugins` admits tasks and scores written `package.module:NAME`.
     """
     check_tracker(recipe.tracker)
+    _check_given(recipe, model)
     task: Task = build(registry.find("tasks", recipe.task.kind, allow_plugins), recipe.task.options, "task")
     batch_scores, accumulators = find_scores(recipe.score.scores, allow_plugins)
     given = {"test": test, recipe.source.split: dataset}
     pinned = pin(recipe.source, task.find_columns, {name: split for name, split in given.items() if split is not None})
     device = accelerator().device
     made = provenance(recipe.digest, command, device)
-    session = Session(recipe, folder, task, pinned, device, made, batch_scores, accumulators)
+    session = Session(recipe, folder, task, pinned, device, made, batch_scores, accumulators, model)
     if claim:
         if not folder.exists():
             try_out(session)
@@ -134,6 +143,19 @@ def open_session(
         if pinned.noise is not None:
             folder.save_label_noise(pinned.noise.ids, pinned.noise.before, pinned.noise.after)
     return session
+
+
+def _check_given(recipe: Recipe, model: GivenModel | None) -> None:
+    """A model from Python is given where the recipe says so, and nowhere else."""
+    spec = recipe.task
+    if model is None and is_given(spec.model):
+        raise RecipeError(
+            f"the model of this run ({spec.model}) came from Python; pass it there again: score_dataset(..., model=..., out=RUN)"
+        )
+    if model is not None and spec.model != model.name:
+        raise RecipeError(f"the model is given twice, as an object and as task.model={spec.model}; leave one out")
+    if model is not None and spec.model_args:
+        raise RecipeError("task.model_args are for models that are built by name; give them where the model is made")
 
 
 def try_out(session: Session) -> None:

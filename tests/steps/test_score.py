@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 
 from hf_datadiet import score
-from hf_datadiet.errors import StaleRecordError
+from hf_datadiet.errors import DivergedError, StaleRecordError
 from hf_datadiet.recipe import Recipe, recipe_from, with_overrides
 from hf_datadiet.records import ScoreTable
 from hf_datadiet.store import RunFolder
+from hf_datadiet.training import seeds as seeds_module
 from tests.steps.death import dying_at_rename
 from tests.synthetic import pictures
 
@@ -240,3 +242,44 @@ def test_score_dataset_with_out_is_resumed(tmp_path: Path, trained: list[int]) -
     kept = second.columns["el2n"].per_seed
     assert kept is not None and np.array_equal(kept[0], first.columns["el2n"].mean)
     assert first.columns["el2n"].se is None and first.columns["el2n"].reliability is None
+
+
+# A seed that diverges
+
+
+def diverging(monkeypatch: pytest.MonkeyPatch, *seeds: int) -> None:
+    """Those seeds end with outputs that are not finite."""
+    original = seeds_module.observe
+
+    def observe(model: Any, feed: Any, scorers: Any, seed: int, plan: Any) -> Any:
+        if seed in seeds:
+            with torch.no_grad():
+                next(model.parameters()).fill_(float("nan"))
+        return original(model, feed, scorers, seed, plan)
+
+    monkeypatch.setattr(seeds_module, "observe", observe)
+
+
+def test_a_seed_that_diverges_does_not_stop_the_others(
+    tmp_path: Path, whole: Path, trained: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        diverging(patch, 0)
+        line = r"^seed 0: the training diverged.*lower task\.training\.optimizer\.lr, with another --out; scores.parquet has"
+        with pytest.raises(DivergedError, match=line) as error:
+            run(tmp_path / "run")
+    assert str(error.value).endswith("scores.parquet has the other 1 of 2 seeds") and trained == [0, 1]
+    table = RunFolder(tmp_path / "run").load_scores()
+    alone = RunFolder(whole).load_scores().columns["el2n"].per_seed
+    assert table.seeds == (1,) and alone is not None and np.array_equal(table.columns["el2n"].mean, alone[1])
+    # Another call trains that seed alone, and all of them make the table of an undisturbed run.
+    trained.clear()
+    run(tmp_path / "run")
+    assert trained == [0] and columns(tmp_path / "run") == columns(whole)
+
+
+def test_all_seeds_diverge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    diverging(monkeypatch, 0, 1)
+    with pytest.raises(DivergedError, match=r"every seed diverged; seed 0: the training diverged"):
+        run(tmp_path / "run")
+    assert not (tmp_path / "run" / "scores.parquet").exists() and not (tmp_path / "run" / "seeds").exists()

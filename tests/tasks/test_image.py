@@ -251,7 +251,7 @@ def test_models_are_named_by_their_library() -> None:
         made("resnet81", 32)
     with pytest.raises(RecipeError, match=r"timm has no model 'qqqqqq'; see timm.list_models"):
         made("qqqqqq", 32)
-    for model in ("resnet18", "transformers:org/name", "torchvision:resnet18"):
+    for model in ("resnet18", "timm:", "torchvision:resnet18"):
         with pytest.raises(RecipeError, match=rf"task.model '{model}' is not supported; write timm:NAME, for example timm:resnet18"):
             ImageTask().build_model(model, {}, 5, torch.zeros(1, 3, 8, 8))
 

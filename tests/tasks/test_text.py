@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,17 @@ def test_a_tokenizer_from_a_folder(tmp_path: Path) -> None:
         prepared(rows(["sea", ""]), tmp_path / "other", task)
 
 
+@pytest.mark.parametrize("max_length", [8, 128])
+def test_what_a_run_keeps_gives_the_same_tokens_again(max_length: int, tmp_path: Path) -> None:
+    task = TextTask(vocab_size=320, max_length=max_length)
+    tokens = prepared(rows(), tmp_path, task)
+    fitted = json.loads(json.dumps(task.fit(tokens, "transformers:bert")))
+    again = task.prepare_batch({"text": SENTENCES[1:4]}, [1, 2, 3], fitted)
+    start, end = tokens.offsets[1], tokens.offsets[4]
+    assert torch.equal(again.ids, tokens.ids[start:end]) and torch.equal(again.types, tokens.types[start:end])
+    assert torch.equal(again.offsets, tokens.offsets[1:5] - start)
+
+
 def test_tokenizers_that_cannot_be_used(tmp_path: Path) -> None:
     folder = plain_tokenizer(tmp_path / "mine")
     for name, message in {
@@ -242,7 +254,8 @@ def test_a_model_from_a_configuration(tmp_path: Path) -> None:
     assert net.training and net.config.num_labels == 3 and net.config.pad_token_id == tokens.tokenizer.pad_token_id
     assert net.config.vocab_size == len(tokens.tokenizer) and all(p.dtype == torch.float32 for p in net.parameters())
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), twin.parameters(), strict=True)), "the seed decides"
-    assert TASK.fit(tokens, "transformers:bert") == {"inputs": list(_tokens.INPUTS)}
+    fitted = TASK.fit(tokens, "transformers:bert")
+    assert fitted["inputs"] == list(_tokens.INPUTS) and fitted["n_truncated"] == tokens.n_truncated == 1
     assert logits_of(net.eval(), collated(tokens, [0, 1])).shape == (2, 3)
 
 
@@ -293,7 +306,7 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
     task = TextTask(tokenizer=str(folder), max_length=16)
-    with pytest.raises(RecipeError, match=r"cannot be built: .*safetensors"):
+    with pytest.raises(RecipeError, match=r"no safetensors weights but pytorch_model\.bin, .*: refused; convert them"):
         task.build_model(f"transformers:{folder}", {}, 2, prepared(rows(), tmp_path, task))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -221,11 +222,58 @@ def test_bf16_trains_in_mixed_precision() -> None:
         ({"name": "SGD", "momentum": 0.0}, "SGD does not take these parameters.*Nesterov"),
         ({"name": "SGDD"}, "torch.optim has no optimizer 'SGDD'"),
         ({"name": "lr_scheduler"}, "torch.optim has no optimizer 'lr_scheduler'"),
+        ({"name": "LBFGS"}, "LBFGS evaluates a batch several times per step.*; choose SGD or AdamW"),
+        ({"name": "SparseAdam"}, "SparseAdam takes sparse gradients only; choose Adam or AdamW"),
     ],
 )
 def test_an_optimizer_that_does_not_fit(optimizer: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         run(toy_model(), optimizer=optimizer)
+
+
+@pytest.mark.parametrize("name", [name for name, cls in vars(torch.optim).items() if isinstance(cls, type)])
+def test_every_optimizer_trains_or_says_in_a_line_why_not(name: str) -> None:
+    refused = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
+    with pytest.raises(RecipeError, match=r"^.*$") if name in refused else nullcontext():
+        curve, _ = run(toy_model(), steps=2, optimizer={"name": name, "lr": 1e-3})
+        assert math.isfinite(curve[-1]["loss"])
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(7, 2), (3, 2), (2, 1), (1, 8)])
+def test_batches_of_one_row(n: int, batch_size: int) -> None:
+    def trained(model: nn.Module) -> list[int]:
+        shown: list[int] = []
+        streams, asked = streams_for("score", 0), training(batch_size=batch_size, optimizer={"lr": 0.01})
+        steps = steps_of(n, asked, 2)
+        train(
+            model,
+            toy_feed(),
+            torch.arange(n),
+            asked,
+            streams,
+            steps=steps,
+            schedule_steps=steps,
+            on_step=lambda s: shown.extend(s.rows.tolist()),
+        )
+        return sorted(shown)
+
+    if n > 1 and batch_size > 1:
+        assert trained(toy_model()) == sorted([*range(n)] * 2), "every row once per epoch"
+    else:
+        with pytest.raises(
+            RecipeError, match=r"BatchNorm cannot train on a batch of one row; give it two rows or more, and .*batch_size=2"
+        ):
+            trained(toy_model())
+    assert trained(nn.Linear(5, N_CLASSES)) == sorted([*range(n)] * 2), "a model without BatchNorm takes single rows"
+
+
+def test_another_fault_of_a_single_row_keeps_its_traceback() -> None:
+    class Broken(nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        run(Broken(5, N_CLASSES), batch_size=1)
 
 
 def test_adamw_needs_nothing_but_its_name() -> None:

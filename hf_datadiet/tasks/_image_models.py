@@ -1,0 +1,119 @@
+"""Image classifiers by name: timm models, on request with a stem for small images, and those of transformers."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+import timm
+import torch
+from torch import nn
+from transformers import AutoModelForImageClassification
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+
+from hf_datadiet.errors import RecipeError
+from hf_datadiet.gradients.forward import logits_of
+from hf_datadiet.gradients.rest import at_rest
+from hf_datadiet.tasks._transformers import PRETRAINED, built, config_of, full_name, has_weights, loading, reason_of, stated_normalization
+from hf_datadiet.tasks.base import check_classes
+
+Stem: TypeAlias = Literal["auto", "3x3", "original"]
+
+SMALL = 64
+"""Up to this many pixels a side, `stem: auto` gives a ResNet the 3x3 stem without pooling (as the paper's ResNet18)."""
+
+PURPOSE = "image classification"
+
+
+def named_model(model: str, model_args: Mapping[str, Any], n_classes: int, size: tuple[int, int], stem: Stem) -> nn.Module:
+    """The model "timm:NAME", "transformers:NAME" or "./folder" for images of (height, width) pixels, or a `RecipeError`."""
+    model = full_name(model)
+    if _library(model) == "transformers":
+        net = _transformers_model(model, model_args, n_classes, size)
+    else:
+        net = _timm_model(model, model_args, n_classes, size)
+    if stem == "3x3" or (stem == "auto" and max(size) <= SMALL and _has_strided_stem(net)):
+        _keep_resolution(net, model)
+    return net
+
+
+def _library(model: str) -> str:
+    library, colon, name = model.partition(":")
+    if not colon or not name or library not in ("timm", "transformers"):
+        raise RecipeError(
+            f"task.model {model!r} is not supported; write timm:NAME, for example timm:resnet18, transformers:NAME, or ./folder"
+        )
+    return library
+
+
+def _timm_name(model: str) -> str:
+    name = model.partition(":")[2]
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        raise RecipeError(f"timm has no model {name!r}" + (f"; did you mean {', '.join(near)}?" if near else "; see timm.list_models()"))
+    return name
+
+
+def _timm_model(model: str, model_args: Mapping[str, Any], n_classes: int, size: tuple[int, int]) -> nn.Module:
+    name, arguments = _timm_name(model), dict(model_args)
+    config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    if config is not None and config.fixed_input_size:
+        arguments.setdefault("img_size", size)
+    with loading(f"task.model {model}", f"cannot be built for {size[1]} x {size[0]} images"):
+        return timm.create_model(name, num_classes=n_classes, in_chans=3, **arguments)
+
+
+def _transformers_model(model: str, model_args: Mapping[str, Any], n_classes: int, size: tuple[int, int]) -> nn.Module:
+    weights = has_weights(model, model_args)
+    arguments = {name: value for name, value in model_args.items() if name != PRETRAINED}
+    known = config_of(model, MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, PURPOSE, {})
+    if not weights and hasattr(known, "image_size"):
+        # As timm's img_size: a model that starts from nothing takes the images as they are.
+        arguments.setdefault("image_size", size[0] if size[0] == size[1] else size)
+    config = config_of(model, MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, PURPOSE, arguments, n_classes)
+    return built(AutoModelForImageClassification, model, config, weights=weights)
+
+
+def normalization_of(model: str | nn.Module) -> tuple[Sequence[float], Sequence[float]] | None:
+    """(mean, s.d.) per channel of pixels in 0..1 that a model states, by name or as an object, or None."""
+    if isinstance(model, str):
+        model = full_name(model)
+        if _library(model) == "transformers":
+            return stated_normalization(model)
+        config = timm.get_pretrained_cfg(_timm_name(model), allow_unregistered=False)
+        return None if config is None else (config.mean, config.std)
+    stated = getattr(model, "pretrained_cfg", None)
+    return (stated["mean"], stated["std"]) if isinstance(stated, Mapping) and {"mean", "std"} <= set(stated) else None
+
+
+def check_size(net: nn.Module, model: str, size: tuple[int, int], n_classes: int) -> None:
+    """Pass one black image, at rest so that neither statistics nor generators change: some models take only some sizes."""
+    try:
+        with at_rest(net), torch.no_grad():
+            logits = logits_of(net, torch.zeros(1, 3, *size))
+    except (RuntimeError, AssertionError, ValueError, TypeError, AttributeError) as error:
+        wanted = getattr(getattr(net, "config", None), "image_size", None)
+        remedy = f"set task.image_size={wanted}" if isinstance(wanted, int) and wanted not in size else "set task.image_size"
+        raise RecipeError(f"task.model {model} cannot take {size[1]} x {size[0]} images ({reason_of(error)}); {remedy}") from error
+    check_classes(logits, n_classes, model)
+
+
+def _has_strided_stem(net: nn.Module) -> bool:
+    return isinstance(getattr(net, "maxpool", None), nn.Module) and isinstance(getattr(net, "conv1", None), nn.Conv2d | nn.Sequential)
+
+
+def _keep_resolution(net: nn.Module, model: str) -> None:
+    """Replace a ResNet's 7x7 stride-2 convolution by 3x3 stride 1 (a deep stem loses its stride) and drop the pooling."""
+    if not _has_strided_stem(net):
+        raise RecipeError(f"task.stem=3x3 is for ResNets; {model} has no stem of that kind, use stem=original")
+    first = net.conv1
+    if isinstance(first, nn.Sequential):
+        strided: Any = first[0]
+        strided.stride = (1, 1)
+    elif isinstance(first, nn.Conv2d):
+        stem = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=first.bias is not None)
+        # The initialisation of timm's ResNets.
+        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+        net.conv1 = stem
+    net.maxpool = nn.Identity()
