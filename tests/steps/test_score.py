@@ -19,7 +19,7 @@ import pytest
 import torch
 import yaml
 
-from hf_datadiet import score
+from hf_datadiet import cli, score
 from hf_datadiet.errors import DivergedError, StaleRecordError
 from hf_datadiet.recipe import Recipe, recipe_from, with_overrides
 from hf_datadiet.records import ScoreTable
@@ -103,7 +103,7 @@ def test_interrupted_in_the_second_seed(tmp_path: Path, whole: Path, monkeypatch
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from hf_datadiet import score
+from hf_datadiet import cli, score
 from hf_datadiet.recipe import load_recipe
 from hf_datadiet.store import RunFolder
 
@@ -272,6 +272,8 @@ def test_a_seed_that_diverges_does_not_stop_the_others(
     table = RunFolder(tmp_path / "run").load_scores()
     alone = RunFolder(whole).load_scores().columns["el2n"].per_seed
     assert table.seeds == (1,) and alone is not None and np.array_equal(table.columns["el2n"].mean, alone[1])
+    warnings = cli._write_report(recipe(), RunFolder(tmp_path / "run")).warnings
+    assert [(warning["kind"], warning["value"]) for warning in warnings] == [("missing seeds", 1)]
     # Another call trains that seed alone, and all of them make the table of an undisturbed run.
     trained.clear()
     run(tmp_path / "run")
