@@ -64,7 +64,8 @@ class Session:
         batch: dict[str, Direction] = {
             self.recipe.column(name, epoch): s.higher_is for name, s in self.batch_scores.items() for epoch in self.recipe.moments
         }
-        return batch | {column.name: column.higher_is for scorer in self.accumulators.values() for column in scorer.columns}
+        followed: dict[str, Direction] = {c.name: c.higher_is for scorer in self.accumulators.values() for c in scorer.columns}
+        return batch | followed
 
     def train_feed(self, limit: int | None = None) -> Feed:
         """The N rows to be scored, or a few of them spread evenly, for an estimate."""
