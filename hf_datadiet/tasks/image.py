@@ -6,6 +6,7 @@ They keep their size: nothing is resized unless `image_size` asks for it.
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -64,7 +65,12 @@ class ImageTask:
             try:
 
                 def on_disk(shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
-                    return np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(ids.size, *shape))
+                    pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(ids.size, *shape))
+                    if hasattr(os, "posix_fallocate"):
+                        # The file has holes: a disk that fills up while they are filled would kill the process without a word.
+                        with temporary.open("r+b") as file:
+                            os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+                    return pixels
 
                 pixels = self._fill(on_disk, _stored(dataset, ids, columns["image"]))
                 if isinstance(pixels, np.memmap):

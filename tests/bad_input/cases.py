@@ -327,6 +327,8 @@ CASES = [
          "diverged", begun=True),
     Case("full disk", "score toy.yaml", "No space left on device; free some space, then give the same command again",
          patch=full_disk, begun=True),
+    Case("disk too small for the decoded images", "score toy.yaml", "No space left on device; free some space",
+         patch=failing("os.posix_fallocate", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))),
     Case("folder that may not be written", "score toy.yaml", "runs: Permission denied; get the right to it, or choose another place",
          patch=failing("pathlib.Path.mkdir", PermissionError(errno.EACCES, os.strerror(errno.EACCES), "runs"))),
     Case("Ctrl-C", "score toy.yaml", "interrupted; the same command goes on from the last finished seed",
