@@ -50,6 +50,9 @@ RECIPE = click.argument("recipe", metavar="RECIPE", type=click.Path(path_type=Pa
 OVERRIDES = click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1)
 OUT = click.option("--out", type=click.Path(path_type=Path), help="Run folder; default runs/<recipe name>.")
 LIMIT = click.option("--limit", type=int, help="Use that many rows only; the same as source.limit=N.")
+ON_BAD_ROW = click.option(
+    "--on-bad-row", type=click.Choice(["error", "skip"]), help="Rows that cannot be read end the run, or go without a score."
+)
 PLUGINS = click.option("--allow-plugins", is_flag=True, help="Admit scores and strategies written package.module:NAME.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Measure a few steps, print what would happen, write nothing.")
 
@@ -59,11 +62,20 @@ DRY_RUN = click.option("--dry-run", is_flag=True, help="Measure a few steps, pri
 @OVERRIDES
 @OUT
 @LIMIT
+@ON_BAD_ROW
 @DRY_RUN
 @PLUGINS
-def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, limit: int | None, dry_run: bool, allow_plugins: bool) -> None:
+def run(
+    recipe: Path,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    limit: int | None,
+    on_bad_row: str | None,
+    dry_run: bool,
+    allow_plugins: bool,
+) -> None:
     """Score, prune, evaluate and report, as RECIPE says. Goes on where an earlier call stopped."""
-    loaded, folder = _load(recipe, overrides, limit, out)
+    loaded, folder = _load(recipe, overrides, limit, out, on_bad_row)
     if dry_run:
         return _estimate(loaded, folder, whole=True, allow_plugins=allow_plugins)
     if not loaded.prune:
@@ -87,11 +99,20 @@ def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, limit: int |
 @OVERRIDES
 @OUT
 @LIMIT
+@ON_BAD_ROW
 @DRY_RUN
 @PLUGINS
-def score(recipe: Path, overrides: tuple[str, ...], out: Path | None, limit: int | None, dry_run: bool, allow_plugins: bool) -> None:
+def score(
+    recipe: Path,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    limit: int | None,
+    on_bad_row: str | None,
+    dry_run: bool,
+    allow_plugins: bool,
+) -> None:
     """Train the scoring seeds that are missing and write scores.parquet."""
-    loaded, folder = _load(recipe, overrides, limit, out)
+    loaded, folder = _load(recipe, overrides, limit, out, on_bad_row)
     if dry_run:
         return _estimate(loaded, folder, whole=False, allow_plugins=allow_plugins)
     from hf_datadiet.score import score_run
@@ -172,11 +193,12 @@ def report(folder: Path) -> None:
     _finish(kept, _write_report(_recipe_of(kept), kept))
 
 
-def _load(recipe: Path, overrides: Sequence[str], limit: int | None, out: Path | None) -> tuple[Recipe, RunFolder]:
+def _load(recipe: Path, overrides: Sequence[str], limit: int | None, out: Path | None, on_bad_row: str | None) -> tuple[Recipe, RunFolder]:
     # A recipe that comes with the package may be named as the README names it, wherever the command is run.
     shipped = recipes_folder() / recipe.name
     path = shipped if not recipe.exists() and recipe.parent in (Path(), Path("recipes")) and shipped.exists() else recipe
     more = [f"source.limit={limit}"] if limit is not None else []
+    more += [f"source.on_bad_row={on_bad_row}"] if on_bad_row is not None else []
     return load_recipe(path, [*overrides, *more]), RunFolder(out or Path("runs") / path.stem)
 
 
@@ -251,6 +273,7 @@ def _write_report(recipe: Recipe, folder: RunFolder) -> Report:
         task=task,
         seed_seconds=[folder.load_seed(seed).seconds for seed in table.seeds],
         files=files,
+        n_test_skipped=len((folder.skipped() or ({}, {}))[1]),
     )
     folder.save_report(made, to_markdown(made))
     return made
@@ -263,6 +286,7 @@ FILES = {
     "selections/*/selection.parquet": "every scored id: kept or dropped, and why",
     "evaluations/*/results.parquet": "accuracy of every training",
     "evaluations/*/predictions.parquet": "what every training said of every held-out row",
+    "skipped.parquet": "rows that cannot be read, and why",
     "label_noise.parquet": "labels changed by source.label_noise",
     "recipe.yaml": "the recipe as it was understood",
 }

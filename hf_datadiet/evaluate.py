@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 
 from hf_datadiet.errors import CoverageError, RecipeError, StaleRecordError
@@ -73,7 +73,7 @@ def evaluate_run(
     folder: RunFolder,
     *,
     command: str,
-    dataset: Dataset | None = None,
+    dataset: Dataset | DatasetDict | None = None,
     progress: bool = True,
     allow_plugins: bool = False,
 ) -> EvaluationTable:
@@ -129,6 +129,7 @@ def judge(session: Session, selections: Sequence[Selection], *, progress: bool) 
         results=tuple(result for arm in arms for seed in seeds if (result := done[arm.name, seed]) is not None),
         source_digest=session.pinned.record.digest,
         provenance=session.provenance,
+        test_source_id=None if session.pinned.test_source_id is None else session.pinned.test_source_id[test.example_id],
     )
     folder.save_evaluation(table)
     return table
@@ -160,10 +161,10 @@ def _finished(session: Session, arm: Arm, seed: int, ids: NDArray[np.int64], ste
 
 
 def evaluate_selections(
-    dataset: Dataset,
+    dataset: Dataset | DatasetDict,
     selections: Sequence[Selection],
     *,
-    test: Dataset,
+    test: Dataset | str = "test",
     model: str = "timm:resnet18",
     seeds: int = 4,
     epochs: int = 10,
@@ -176,17 +177,19 @@ def evaluate_selections(
 ) -> EvaluationTable:
     """Retrain on each selection of `dataset`, on random sets of equal size and on all of it; predict `test`.
 
+    `dataset` may be a DatasetDict: its split `train` unless `options` has another source.split; `test` may name another of its splits.
     `seeds` fresh trainings per arm, disjoint from any scoring seed; `match`: equal epochs (pruning saves compute) or
     equal steps (the paper's protocol). `margin`: accuracy points that are declared not to matter. The rest as in
     `score_dataset`. Returns every test prediction of every training.
     """
     plain: dict[str, Any] = {
-        "source": {"columns": dict(columns or {}), "test": {"split": "test"}},
+        "source": {"columns": dict(columns or {}), "test": {"split": test if isinstance(test, str) else "test"}},
         "task": {"model": model, "training": {"epochs": epochs}},
         "evaluate": {"seeds": seeds, "match": match, "margin": margin},
     }
     recipe = recipe_from(with_overrides(plain, options or {}))
     with tempfile.TemporaryDirectory() as temporary:
         folder = RunFolder(out if out is not None else temporary)
-        session = open_session(recipe, folder, command="evaluate_selections(...)", dataset=dataset, test=test)
+        given = None if isinstance(test, str) else test
+        session = open_session(recipe, folder, command="evaluate_selections(...)", dataset=dataset, test=given)
         return judge(session, selections, progress=progress)

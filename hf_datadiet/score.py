@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 
 from hf_datadiet.errors import CoverageError
@@ -24,7 +24,7 @@ from hf_datadiet.training.session import Session, decide_plan, open_session
 
 
 def score_dataset(
-    dataset: Dataset,
+    dataset: Dataset | DatasetDict,
     *,
     model: str = "timm:resnet18",
     scores: Sequence[str] = ("el2n",),
@@ -39,7 +39,8 @@ def score_dataset(
     """Score every labelled row of a dataset by `seeds` short trainings of `epochs` epochs.
 
     `dataset`: a datasets.Dataset with an image column and a label column (found from the features, or named by
-    `columns`, for example {"label": "coarse_label"}). `model`: "timm:NAME", randomly initialised. `scores`: names from
+    `columns`, for example {"label": "coarse_label"}), or a DatasetDict, whose split `train` is scored unless `options` has
+    another source.split. `model`: "timm:NAME", randomly initialised. `scores`: names from
     `hf_datadiet/scorers`, or with `allow_plugins` your own as "package.module:NAME".
     `out`: a run folder, in which an interrupted call goes on seed by seed; None keeps nothing.
     `options`: any other recipe key, dotted: {"task.training.batch_size": 64, "task.crop": 4, "score.observe_at": [0]}.
@@ -63,13 +64,13 @@ def score_run(
     folder: RunFolder,
     *,
     command: str,
-    dataset: Dataset | None = None,
+    dataset: Dataset | DatasetDict | None = None,
     progress: bool = True,
     allow_plugins: bool = False,
 ) -> ScoreTable:
     """Train and observe the seeds that the folder does not hold yet, then write and return the table of all of them."""
     session = open_session(recipe, folder, command=command, dataset=dataset, allow_plugins=allow_plugins)
-    folder.save_recipe(to_yaml(recipe))
+    folder.save_recipe(to_yaml(session.recipe))
     seeds = range(recipe.score.seeds)
     missing = [seed for seed in seeds if not folder.has_seed(seed)]
     if missing:
@@ -130,7 +131,16 @@ def score_table(session: Session, results: Sequence[RunResult]) -> ScoreTable:
             values = np.stack([result.accumulated[column.name] for result in results])
             add(column.name, column.name, recipe.score_epochs, values, column, seeded=True)
     seeds = tuple(result.seed for result in results)
-    return ScoreTable(pinned.record, pinned.scored, pinned.label[pinned.scored], seeds, columns, session.provenance)
+    return ScoreTable(
+        source=pinned.record,
+        example_id=pinned.scored,
+        label=pinned.label[pinned.scored],
+        seeds=seeds,
+        columns=columns,
+        provenance=session.provenance,
+        source_id=None if pinned.source_id is None else pinned.source_id[pinned.scored],
+        skipped=pinned.skipped,
+    )
 
 
 def add_scores(dataset: Dataset, scores: ScoreTable | str | Path, *, prefix: str = "") -> Dataset:

@@ -1,0 +1,87 @@
+"""Open what a recipe or a caller names: an embedded sample, files, a dataset on the Hub, or datasets in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets.exceptions import DatasetsError
+
+from hf_datadiet.errors import SourceError
+from hf_datadiet.hub.remote import snapshot
+from hf_datadiet.hub.samples import SAMPLES
+from hf_datadiet.recipe import SourceSpec
+
+READERS = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}
+"""What reads a single file; what lies in a folder, datasets finds out by itself."""
+
+CANNOT_READ = (OSError, ValueError, LookupError, RuntimeError, EOFError, BadZipFile, DatasetsError)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Splits by name, and what they are called in records. `revision` is a commit sha."""
+
+    splits: Mapping[str, Dataset]
+    name: str
+    config: str | None = None
+    revision: str | None = None
+
+
+def opened(spec: SourceSpec) -> Opened:
+    """Open the sample, path or repo of a recipe; `SourceError` where it cannot be read."""
+    if spec.sample is not None:
+        if spec.sample not in SAMPLES:
+            raise SourceError(f"no embedded sample {spec.sample!r}; there are: {', '.join(SAMPLES)}")
+        return Opened(SAMPLES[spec.sample](), f"sample:{spec.sample}")
+    if spec.repo is not None:
+        found = snapshot(spec.repo, spec.revision, spec.config)
+        splits = _read(found.folder, spec.repo, found.arguments)
+        return Opened(splits, spec.repo, next(iter(splits.values())).config_name, found.sha)
+    if spec.path is None:
+        raise SourceError("the recipe names no source; set source.path (a file or folder), source.repo (org/name) or source.sample")
+    path = Path(os.path.expandvars(spec.path)).expanduser()
+    if "$" in str(path):
+        raise SourceError(f"source.path {spec.path} uses an environment variable that is not set; set it, or pass source.path=FOLDER")
+    if not path.exists():
+        raise SourceError(f"source.path {path} does not exist; pass source.path=FOLDER")
+    if path.is_file() and path.suffix not in READERS:
+        raise SourceError(f"source.path {path} is no data file; give one of {', '.join(READERS)}, or a folder")
+    return Opened(_read(path, str(path), {}), path.name)
+
+
+def in_memory(split: str, dataset: Any, test: Any = None) -> Mapping[str, Dataset] | None:
+    """{split: dataset}, or the splits of a DatasetDict, and "test" if that is given; None without a dataset."""
+    if dataset is None:
+        return None
+    splits = {**dataset} if isinstance(dataset, DatasetDict) else {split: dataset}
+    if test is not None:
+        splits = {"test": test} | splits
+    for given in splits.values():
+        if not isinstance(given, Dataset):
+            raise SourceError(
+                f"the dataset is of type {type(given).__name__}; pass a datasets.Dataset or a DatasetDict (ExampleScorer takes streams)"
+            )
+    return splits
+
+
+def _read(path: Path, name: str, arguments: Mapping[str, Any]) -> dict[str, Dataset]:
+    try:
+        if path.is_file():
+            loaded: Any = load_dataset(READERS[path.suffix], data_files={"train": str(path)})
+        elif any((path / marker).exists() for marker in ("state.json", "dataset_dict.json")):
+            loaded = load_from_disk(str(path))
+        else:
+            # Absolute: a folder may have the name of a reader of datasets, such as csv.
+            loaded = load_dataset(str(path.absolute()), **arguments)
+    except CANNOT_READ as error:
+        # datasets says "An error occurred" and keeps the reason as the cause.
+        reason = error.__cause__ if isinstance(error, DatasetsError) and error.__cause__ is not None else error
+        said = (str(reason).splitlines() or [type(reason).__name__])[0]
+        raise SourceError(f"cannot read {name}: {said.replace(str(path.absolute()), name)}") from error
+    return {str(split): rows for split, rows in loaded.items()} if isinstance(loaded, DatasetDict) else {"train": loaded}
