@@ -143,7 +143,11 @@ def test_all_faults_come_at_once_in_one_line() -> None:
     ("overrides", "message"),
     [
         ({"source": None}, "source: "),
-        ({"source.sample": "digits"}, "give either sample or path, not both"),
+        ({"source.sample": "digits"}, "give one of sample, path and repo"),
+        ({"source.repo": "org/name"}, "give one of sample, path and repo"),
+        ({"source.revision": "main"}, "revision and config go with a repo"),
+        ({"source.config": "small"}, "revision and config go with a repo"),
+        ({"source.on_bad_row": "drop"}, "source.on_bad_row: input should be 'error' or 'skip', not 'drop'"),
         ({"source.test": {}}, "source.test: give either split or fraction"),
         ({"source.test.split": "test"}, "source.test: give either split or fraction"),
         ({"source.test.fraction": 1.0}, "source.test.fraction: input should be less than 1"),
@@ -223,6 +227,11 @@ OTHER_VALUES: dict[str, Any] = {
     "evaluate.match": "epochs",
     "task.training.schedule.warmup": None,
     "source.sample": None,
+    "source.repo": None,
+    "source.revision": None,
+    "source.config": None,
+    "source.on_bad_row": "skip",
+    "source.id_column": "uid",
     "source.test.split": None,
 }
 

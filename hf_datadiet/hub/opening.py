@@ -41,8 +41,8 @@ def opened(spec: SourceSpec) -> Opened:
         return Opened(SAMPLES[spec.sample](), f"sample:{spec.sample}")
     if spec.repo is not None:
         found = snapshot(spec.repo, spec.revision, spec.config)
-        splits = _read(found.folder, spec.repo, found.arguments)
-        return Opened(splits, spec.repo, next(iter(splits.values())).config_name, found.sha)
+        splits = _read(found.arguments, found.folder, spec.repo)
+        return Opened(splits, spec.repo, found.config, found.sha)
     if spec.path is None:
         raise SourceError("the recipe names no source; set source.path (a file or folder), source.repo (org/name) or source.sample")
     path = Path(os.path.expandvars(spec.path)).expanduser()
@@ -52,7 +52,10 @@ def opened(spec: SourceSpec) -> Opened:
         raise SourceError(f"source.path {path} does not exist; pass source.path=FOLDER")
     if path.is_file() and path.suffix not in READERS:
         raise SourceError(f"source.path {path} is no data file; give one of {', '.join(READERS)}, or a folder")
-    return Opened(_read(path, str(path), {}), path.name)
+    if path.is_file():
+        return Opened(_read({"path": READERS[path.suffix], "data_files": {"train": str(path)}}, path, str(path)), path.name)
+    # Absolute: a folder may have the name of a reader of datasets, such as csv.
+    return Opened(_read({"path": str(path.absolute())}, path, str(path)), path.name)
 
 
 def in_memory(split: str, dataset: Any, test: Any = None) -> Mapping[str, Dataset] | None:
@@ -70,18 +73,14 @@ def in_memory(split: str, dataset: Any, test: Any = None) -> Mapping[str, Datase
     return splits
 
 
-def _read(path: Path, name: str, arguments: Mapping[str, Any]) -> dict[str, Dataset]:
+def _read(arguments: Mapping[str, Any], place: Path, name: str) -> dict[str, Dataset]:
+    """The splits that `load_dataset(**arguments)` finds at `place`, which errors call `name`."""
+    saved = any((place / marker).exists() for marker in ("state.json", "dataset_dict.json"))
     try:
-        if path.is_file():
-            loaded: Any = load_dataset(READERS[path.suffix], data_files={"train": str(path)})
-        elif any((path / marker).exists() for marker in ("state.json", "dataset_dict.json")):
-            loaded = load_from_disk(str(path))
-        else:
-            # Absolute: a folder may have the name of a reader of datasets, such as csv.
-            loaded = load_dataset(str(path.absolute()), **arguments)
+        loaded: Any = load_from_disk(str(place)) if saved else load_dataset(**arguments)
     except CANNOT_READ as error:
         # datasets says "An error occurred" and keeps the reason as the cause.
         reason = error.__cause__ if isinstance(error, DatasetsError) and error.__cause__ is not None else error
         said = (str(reason).splitlines() or [type(reason).__name__])[0]
-        raise SourceError(f"cannot read {name}: {said.replace(str(path.absolute()), name)}") from error
+        raise SourceError(f"cannot read {name}: {said.replace(str(place.absolute()), name)}") from error
     return {str(split): rows for split, rows in loaded.items()} if isinstance(loaded, DatasetDict) else {"train": loaded}
