@@ -47,7 +47,7 @@ def labels_of(dataset: Dataset, column: str, names: tuple[str, ...] | None = Non
             "write them so, or name another column: source.columns.label=NAME"
         )
     # Wide enough for any label before it is checked: uint8 has no -1, and int32 would wrap around.
-    label = _whole(values, column) if kind.startswith("float") else values.cast("int64").fill_null(UNLABELLED).to_numpy()
+    label = _whole(values, column) if kind.startswith("float") else _signed(values, column)
     if isinstance(feature, ClassLabel):
         classes = tuple(feature.names)
     else:
@@ -56,6 +56,13 @@ def labels_of(dataset: Dataset, column: str, names: tuple[str, ...] | None = Non
         found, allowed = f"{int(label.min())}..{int(label.max())}", f"0..{len(classes) - 1}"
         raise SourceError(f"label column {column!r} holds {found} where {allowed} are classes; use these, and null or -1 for no label")
     return label.astype(np.int32), classes
+
+
+def _signed(values: pa.Array, column: str) -> NDArray[np.int64]:
+    try:
+        return values.cast("int64").fill_null(UNLABELLED).to_numpy()
+    except pa.ArrowInvalid:
+        raise SourceError(f"label column {column!r} holds numbers above 2**63, which are no classes; use 0..C-1") from None
 
 
 def _whole(values: pa.Array, column: str) -> NDArray[np.int64]:

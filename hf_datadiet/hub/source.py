@@ -139,7 +139,7 @@ def _source_ids(dataset: Dataset, spec: SourceSpec) -> NDArray[Any] | None:
     try:
         ids = column.to_numpy(zero_copy_only=False) if "string" in kind else column.cast("int64").to_numpy()
     except pa.ArrowInvalid:
-        raise SourceError(f"source.id_column {name!r} holds integers above 2**63; use strings") from None
+        raise SourceError(f"source.id_column {name!r} holds integers of 2**63 or more; use strings") from None
     values, counts = np.unique(ids, return_counts=True)
     if values.size < ids.size:
         twice = values[counts > 1][0]
