@@ -303,11 +303,12 @@ class RunFolder:
                     values[score, int(moment)] = matrix
         return values
 
-    def save_label_noise(self, ids: NDArray[np.int64], before: NDArray[np.int32], after: NDArray[np.int32]) -> None:
+    def save_label_noise(
+        self, ids: NDArray[np.int64], before: NDArray[np.int32], after: NDArray[np.int32], source_id: NDArray[Any] | None = None
+    ) -> None:
         """Record which labels `source.label_noise` changed, from what to what."""
-        write_parquet(
-            self.path / "label_noise.parquet", {"example_id": ids, "label_before": before, "label_after": after}, {"format": FORMAT}
-        )
+        columns = _ids(ids, source_id) | {"label_before": before, "label_after": after}
+        write_parquet(self.path / "label_noise.parquet", columns, {"format": FORMAT})
 
     def save_skipped(self, skipped: Mapping[int, str], test_skipped: Mapping[int, str], source_id: NDArray[Any] | None = None) -> None:
         """Record the rows that cannot be read, scored ones first, with the reason; `source_id` in the same order."""

@@ -59,12 +59,12 @@ def opened(spec: SourceSpec) -> Opened:
 
 
 def in_memory(split: str, dataset: Any, test: Any = None) -> Mapping[str, Dataset] | None:
-    """{split: dataset}, or the splits of a DatasetDict, and "test" if that is given; None without a dataset."""
+    """{split: dataset}, or the splits of a DatasetDict, with `test` as "test" if that is given; None without a dataset."""
     if dataset is None:
         return None
     splits = {**dataset} if isinstance(dataset, DatasetDict) else {split: dataset}
-    if test is not None:
-        splits = {"test": test} | splits
+    if test is not None and split != "test":
+        splits = splits | {"test": test}
     for given in splits.values():
         if not isinstance(given, Dataset):
             raise SourceError(
@@ -82,5 +82,7 @@ def _read(arguments: Mapping[str, Any], place: Path, name: str) -> dict[str, Dat
         # datasets says "An error occurred" and keeps the reason as the cause.
         reason = error.__cause__ if isinstance(error, DatasetsError) and error.__cause__ is not None else error
         said = (str(reason).splitlines() or [type(reason).__name__])[0]
+        if "corresponds to no data" in said or (saved and isinstance(error, IndexError)):
+            said = "a split of it has no rows, which datasets cannot read; leave that split out"
         raise SourceError(f"cannot read {name}: {said.replace(str(place.absolute()), name)}") from error
     return {str(split): rows for split, rows in loaded.items()} if isinstance(loaded, DatasetDict) else {"train": loaded}

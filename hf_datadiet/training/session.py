@@ -117,7 +117,8 @@ def open_session(
         folder.claim(recipe.identity(), pinned.record, to_yaml(recipe))
     pinned = readable(Rows(task, pinned, folder.path / "cache", recipe.source.on_bad_row == "skip"), folder, look=claim)
     if claim and pinned.noise is not None:
-        folder.save_label_noise(pinned.noise.ids, pinned.noise.before, pinned.noise.after)
+        own = None if pinned.source_id is None else pinned.source_id[pinned.noise.ids]
+        folder.save_label_noise(pinned.noise.ids, pinned.noise.before, pinned.noise.after, own)
     return Session(recipe, folder, task, pinned, device, provenance(recipe.digest, command, device), batch_scores, accumulators)
 
 

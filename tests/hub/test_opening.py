@@ -133,6 +133,8 @@ def test_what_is_in_memory() -> None:
     assert in_memory("dev", one) == {"dev": one}
     assert in_memory("train", one, two) == {"test": two, "train": one}
     assert in_memory("train", DatasetDict(train=one, dev=two)) == {"train": one, "dev": two}
+    assert in_memory("train", DatasetDict(train=one, test=one), two) == {"train": one, "test": two}, "the one given wins"
+    assert in_memory("test", one, two) == {"test": one}, "but never takes the place of the rows to be scored"
     for odd in ([1, 2], one.to_iterable_dataset(), IterableDatasetDict(train=one.to_iterable_dataset()), {"train": one}):
         with pytest.raises(
             SourceError, match=rf"is of type {type(odd).__name__}; pass a datasets.Dataset or a DatasetDict \(ExampleScorer"
