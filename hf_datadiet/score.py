@@ -43,9 +43,10 @@ def score_dataset(
     another source.split. `model`: "timm:NAME", randomly initialised. `scores`: names from
     `hf_datadiet/scorers`, or with `allow_plugins` your own as "package.module:NAME".
     `out`: a run folder, in which an interrupted call goes on seed by seed; None keeps nothing.
-    `options`: any other recipe key, dotted: {"task.training.batch_size": 64, "task.crop": 4, "score.observe_at": [0]}.
+    `options`: any other recipe key, dotted: {"task.training.batch_size": 64, "task.crop": 4, "score.observe_at": [0]};
+    {"source.id_column": "uid"} carries your own ids along, {"source.on_bad_row": "skip"} passes over rows that cannot be read.
 
-    Returns a `ScoreTable` of all N rows in order, null where a row has no label. Raises `DataDietError` for anything
+    Returns a `ScoreTable` of all N rows in order, null where a row has no label or was skipped. Raises `DataDietError` for anything
     that the caller can mend.
     """
     plain: dict[str, Any] = {

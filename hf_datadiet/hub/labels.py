@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Value
 from numpy.typing import NDArray
 
@@ -84,8 +83,8 @@ def _named(values: pa.Array, column: str, names: tuple[str, ...] | None) -> tupl
     new = set(found) - set(classes)
     if new:
         raise SourceError(f"the held-out rows have the class {min(new)!r} in column {column!r}, which the rows to be scored have not")
-    label = pc.index_in(values, value_set=pa.array(classes, values.type))
-    return label.fill_null(UNLABELLED).to_numpy(zero_copy_only=False).astype(np.int32), classes
+    place: dict[str | None, int] = {name: position for position, name in enumerate(classes)} | {None: UNLABELLED}
+    return np.array([place[value] for value in values.to_pylist()], np.int32), classes
 
 
 def with_noise(

@@ -62,9 +62,9 @@ def in_memory(split: str, dataset: Any, test: Any = None) -> Mapping[str, Datase
     """{split: dataset}, or the splits of a DatasetDict, with `test` as "test" if that is given; None without a dataset."""
     if dataset is None:
         return None
-    splits = {**dataset} if isinstance(dataset, DatasetDict) else {split: dataset}
+    splits: dict[str, Any] = {str(name): rows for name, rows in dataset.items()} if isinstance(dataset, DatasetDict) else {split: dataset}
     if test is not None and split != "test":
-        splits = splits | {"test": test}
+        splits["test"] = test
     for given in splits.values():
         if not isinstance(given, Dataset):
             raise SourceError(

@@ -20,13 +20,15 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
-    HTTPError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
 from hf_datadiet.errors import SourceError
+
+HTTPError: type[Exception] = next(cls for cls in HfHubHTTPError.__mro__ if cls.__name__ == "HTTPError")
+"""What the client's HTTP library raises; which library that is depends on the version of huggingface_hub."""
 
 CARD = "README.md"
 
@@ -83,14 +85,14 @@ def snapshot(repo: str, revision: str | None, config: str | None) -> Snapshot:
 def _config(repo: str, folder: Path, config: str | None) -> tuple[str | None, Mapping[str, Any] | None, Features | None]:
     """What the card says of `config`, or of its only or default one: name, keys and features. No keys: it has no list."""
     try:
-        card = DatasetCard.load(folder / CARD).data if (folder / CARD).exists() else DatasetCardData()
+        card: Any = DatasetCard.load(folder / CARD).data if (folder / CARD).exists() else DatasetCardData()
         configs, infos = MetadataConfigs.from_dataset_card_data(card), DatasetInfosDict.from_dataset_card_data(card)
         chosen = config or configs.get_default_config_name()
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise SourceError(f"the card of {repo} cannot be understood: {_said(error)}") from error
     if not configs:
         return None, None, None
-    if chosen not in configs:
+    if chosen is None or chosen not in configs:
         what = f"has no config {chosen!r}" if chosen else "has several configs"
         raise SourceError(f"{repo} {what}; set source.config to one of: {', '.join(configs)}")
     return chosen, configs[chosen], infos[chosen].features if chosen in infos else None

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from datasets import Dataset, DatasetDict, concatenate_datasets
 
 from hf_datadiet import cli, evaluate_selections, prune_dataset, score_dataset
 from hf_datadiet.errors import SourceError, StaleRecordError
 from hf_datadiet.hub.columns import with_scores
+from hf_datadiet.recipe import recipe_from
 from hf_datadiet.store import RunFolder
+from hf_datadiet.training.session import open_session
 from tests.hub.server import LoopbackHub
 from tests.synthetic import pictures
 
@@ -108,16 +111,20 @@ def test_a_held_out_split_that_changed_is_noticed(here: Path, call: Callable[...
 
 
 def test_what_was_decoded_is_found_by_the_content_of_its_split(here: Path) -> None:
-    """Without the check above: two held-out splits of one size do not share a decoded file."""
-    from tests.training.toy import small_session
+    """Without the check above: another held-out split of the same size is decoded anew, an equal one is not."""
+    recipe = recipe_from({**RECIPE, "source": {"test": {"split": "test"}}})
+    train, folder = pictures(12), RunFolder(here / "run")
 
-    a, b = (small_session(here / "run", {"source.test": {"fraction": 0.1}, "source.limit": limit}, claim=False) for limit in (20, 20))
-    first, again = a.train_feed(), b.train_feed()
-    assert len(list((here / "run" / "cache").glob("images-*"))) == 1 and (first.prepared == again.prepared).all()
+    def held_out(seed: int) -> torch.Tensor:
+        session = open_session(recipe, folder, command="test", dataset=train, test=pictures(6, seed=seed), claim=False)
+        return session.test_feed(session.train_feed()).prepared
 
+    def decoded() -> int:
+        return len(list((here / "run" / "cache").glob("images-*")))
 
-def csv_of(label: str, rows: list[str]) -> str:
-    return "\n".join([f"text,{label}", *rows])
+    first = held_out(1)
+    assert decoded() == 2 and torch.equal(first, held_out(1)) and decoded() == 2
+    assert not torch.equal(first, held_out(2)) and decoded() == 3
 
 
 WRONG: dict[str, tuple[list[str], str]] = {
