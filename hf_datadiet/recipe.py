@@ -68,10 +68,10 @@ class SourceSpec:
 
     `path`: a parquet, CSV, JSON or JSON Lines file, a folder of such files or of images (one folder per class), or what
     save_to_disk wrote. `revision`: branch, tag or commit of the repo, which is pinned to a commit; `config`: one of its
-    configs. `columns` names roles ("image", "text", "label") where the features do not tell; `id_column`: the user's own
-    ids, unique integers or strings, which every table then carries. `on_bad_row`: whether rows that cannot be read
-    (corrupt image, null text) end the run or go without a score. `limit` keeps that many rows, drawn per class with
-    `limit_seed`; ids stay those of the full split.
+    configs, also of a copy of it at `path`. `columns` names roles ("image", "text", "label") where the features do not
+    tell; `id_column`: the user's own ids, unique integers or strings, which every table then carries. `on_bad_row`: whether
+    rows that cannot be read (corrupt image, null text) end the run or go without a score. `limit` keeps that many rows,
+    drawn per class with `limit_seed`; ids stay those of the full split.
     """
 
     sample: str | None = None
@@ -92,8 +92,10 @@ class SourceSpec:
     def _one_place(self) -> SourceSpec:
         if sum(place is not None for place in (self.sample, self.path, self.repo)) > 1:
             raise ValueError("give one of sample, path and repo")
-        if self.repo is None and (self.revision is not None or self.config is not None):
-            raise ValueError("revision and config go with a repo")
+        if self.revision is not None and self.repo is None:
+            raise ValueError("a revision goes with a repo")
+        if self.config is not None and self.repo is None and self.path is None:
+            raise ValueError("a config goes with a repo, or with the path of a copy of one")
         return self
 
 

@@ -55,7 +55,7 @@ def opened(spec: SourceSpec) -> Opened:
     if path.is_file():
         return Opened(_read({"path": READERS[path.suffix], "data_files": {"train": str(path)}}, path, str(path)), path.name)
     # Absolute: a folder may have the name of a reader of datasets, such as csv.
-    return Opened(_read({"path": str(path.absolute())}, path, str(path)), path.name)
+    return Opened(_read({"path": str(path.absolute()), "name": spec.config}, path, str(path)), path.name, spec.config)
 
 
 def in_memory(split: str, dataset: Any, test: Any = None) -> Mapping[str, Dataset] | None:
@@ -81,7 +81,10 @@ def _read(arguments: Mapping[str, Any], place: Path, name: str) -> dict[str, Dat
     except CANNOT_READ as error:
         # datasets says "An error occurred" and keeps the reason as the cause.
         reason = error.__cause__ if isinstance(error, DatasetsError) and error.__cause__ is not None else error
-        said = (str(reason).splitlines() or [type(reason).__name__])[0]
+        lines = str(reason).splitlines() or [type(reason).__name__]
+        said = lines[0]
+        if said.startswith("Config name is missing"):
+            said = f"it has several configs; set source.config to one of: {lines[1].partition(': ')[2].strip('[]')}"
         if "corresponds to no data" in said or (saved and isinstance(error, IndexError)):
             said = "a split of it has no rows, which datasets cannot read; leave that split out"
         raise SourceError(f"cannot read {name}: {said.replace(str(place.absolute()), name)}") from error

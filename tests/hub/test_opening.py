@@ -66,6 +66,21 @@ def test_a_folder_with_the_name_of_a_reader(tmp_path: Path, monkeypatch: pytest.
     assert len(opened(SourceSpec(path="csv")).splits["train"]) == 8
 
 
+def test_a_folder_with_several_configs(tmp_path: Path) -> None:
+    """A copy of a repository."""
+    for name in ("a", "b"):
+        write(tmp_path / "toys" / f"{name}.csv", LABELS if name == "a" else NAMES * 2 + NAMES[:2])
+    (tmp_path / "toys" / "README.md").write_text(
+        "---\nconfigs:\n- {config_name: a, data_files: a.csv}\n- {config_name: b, data_files: b.csv}\n---\n"
+    )
+    found = opened(SourceSpec(path=str(tmp_path / "toys"), config="b"))
+    assert (found.name, found.config, found.splits["train"]["label"][:3]) == ("toys", "b", NAMES)
+    with pytest.raises(SourceError, match=r"toys: it has several configs; set source.config to one of: 'a', 'b'$"):
+        opened(SourceSpec(path=str(tmp_path / "toys")))
+    with pytest.raises(SourceError, match=r"cannot read .*toys: BuilderConfig 'c' not found. Available: \['a', 'b'\]"):
+        opened(SourceSpec(path=str(tmp_path / "toys"), config="c"))
+
+
 def test_gaps_in_a_csv(tmp_path: Path) -> None:
     """A missing number makes floats of all the others."""
     path = write(tmp_path / "x.csv", [0, None, 1, 2, None, 0, 1, 2])
