@@ -81,6 +81,9 @@ RECIPE = click.argument("recipe", metavar="RECIPE", type=click.Path(path_type=Pa
 OVERRIDES = click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1)
 OUT = click.option("--out", type=click.Path(path_type=Path), help="Run folder; default runs/<recipe name>.")
 LIMIT = click.option("--limit", type=int, help="Use that many rows only; the same as source.limit=N.")
+ON_BAD_ROW = click.option(
+    "--on-bad-row", type=click.Choice(["error", "skip"]), help="Rows that cannot be read end the run, or go without a score."
+)
 PLUGINS = click.option("--allow-plugins", is_flag=True, help="Admit scores and strategies written package.module:NAME.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Measure a few steps, print what would happen, write nothing.")
 FORM = click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="What stdout holds.")
@@ -93,12 +96,15 @@ def with_recipe(verb: Callable[..., None]) -> Callable[..., None]:
     @OVERRIDES
     @OUT
     @LIMIT
+    @ON_BAD_ROW
     @DRY_RUN
     @PLUGINS
     @FORM
     @functools.wraps(verb)
-    def command(recipe: Path, overrides: tuple[str, ...], out: Path | None, limit: int | None, **others: Any) -> None:
-        verb(*_load(recipe, overrides, limit, out), **others)
+    def command(
+        recipe: Path, overrides: tuple[str, ...], out: Path | None, limit: int | None, on_bad_row: str | None, **others: Any
+    ) -> None:
+        verb(*_load(recipe, overrides, limit, out, on_bad_row), **others)
 
     return command
 
@@ -241,10 +247,11 @@ def _say(answer: answers.Answer, form: answers.Form) -> None:
     click.echo(answer.in_form(form), nl=False)
 
 
-def _load(recipe: Path, overrides: Sequence[str], limit: int | None, out: Path | None) -> tuple[Recipe, RunFolder]:
+def _load(recipe: Path, overrides: Sequence[str], limit: int | None, out: Path | None, on_bad_row: str | None) -> tuple[Recipe, RunFolder]:
     # A recipe that comes with the package may be named as the README names it, wherever the command is run.
     path = recipe if recipe.exists() else shipped(recipe) or recipe
     more = [f"source.limit={limit}"] if limit is not None else []
+    more += [f"source.on_bad_row={on_bad_row}"] if on_bad_row is not None else []
     return load_recipe(path, [*overrides, *more]), RunFolder(out or Path("runs") / path.stem)
 
 

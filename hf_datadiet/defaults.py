@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from datasets import Dataset, Image, Value
+from datasets import Dataset, DatasetDict, Image, Value
 
 from hf_datadiet.recipe import Recipe, recipe_from, with_overrides
 
@@ -30,7 +30,7 @@ FROM_NOTHING, PRETRAINED = 2e-3, 2e-5
 
 
 def recipe_for(
-    dataset: Dataset,
+    dataset: Dataset | DatasetDict,
     *,
     model: str | None,
     epochs: int,
@@ -47,17 +47,18 @@ def recipe_for(
     and rate 2e-5. `columns` that name a text or an image, and `task.kind` in `options`, decide before the features do.
     """
     columns, options = dict(columns or {}), dict(options or {})
-    kind = options.get("task.kind") or _kind(dataset, columns)
+    split = dataset.get(options.get("source.split", "train")) if isinstance(dataset, DatasetDict) else dataset
+    kind = options.get("task.kind") or _kind(split, columns)
     task: dict[str, Any] = _text(model) if kind == "text" else IMAGE | ({"model": model} if model is not None else {})
     task = {**task, "kind": kind, "training": {**task.get("training", {}), "epochs": epochs}}
     plain = {"source": {"columns": columns, **(source or {})}, "task": task, **sections}
     return recipe_from(with_overrides(plain, options))
 
 
-def _kind(dataset: Dataset, columns: Mapping[str, str]) -> str:
+def _kind(dataset: Any, columns: Mapping[str, str]) -> str:
     if "image" in columns or "text" in columns:
         return "image" if "image" in columns else "text"
-    features = [feature for name, feature in dataset.features.items() if name != columns.get("label")]
+    features = [feature for name, feature in getattr(dataset, "features", {}).items() if name != columns.get("label")]
     if any(isinstance(feature, Image) for feature in features):
         return "image"
     return "text" if any(isinstance(feature, Value) and "string" in feature.dtype for feature in features) else "image"

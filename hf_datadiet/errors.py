@@ -4,6 +4,10 @@ Everything that derives from `DataDietError` is the user's to mend: its message 
 and the remedy, and the command line prints that line and exits with 2. Any other exception is our bug and keeps its traceback.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 
 class DataDietError(Exception):
     """A fault that the user can mend; the message is one line: what is wrong, and what to do.
@@ -25,6 +29,21 @@ class DivergedError(RecipeError):
 
 class SourceError(DataDietError):
     """Data that cannot be read, or that lacks what the task needs."""
+
+
+class BadRowsError(SourceError):
+    """Rows that cannot be read: `rows` maps each example id to the reason."""
+
+    NAMED = 5
+
+    def __init__(self, rows: Mapping[int, str], where: str = "") -> None:
+        self.rows = dict(rows)
+        named = ", ".join(f"{row} ({reason})" for row, reason in list(self.rows.items())[: self.NAMED])
+        more = f" and {len(self.rows) - self.NAMED} more" if len(self.rows) > self.NAMED else ""
+        super().__init__(
+            f"{len(self.rows)} row{'s' if len(self.rows) > 1 else ''}{where} cannot be read: {named}{more}; "
+            "mend the data, or leave these rows without a score: source.on_bad_row=skip (--on-bad-row skip)"
+        )
 
 
 class PluginError(DataDietError):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 
 from hf_datadiet.arms import Arm, arms_of
@@ -34,7 +34,7 @@ def evaluate_run(
     folder: RunFolder,
     *,
     command: str,
-    dataset: Dataset | None = None,
+    dataset: Dataset | DatasetDict | None = None,
     progress: bool = True,
     allow_plugins: bool = False,
 ) -> EvaluationTable:
@@ -93,6 +93,7 @@ def judge(session: Session, selections: Sequence[Selection], *, progress: bool) 
         results=tuple(result for arm in arms for seed in seeds if (result := done[arm.name, seed]) is not None),
         source_digest=session.pinned.record.digest,
         provenance=session.provenance,
+        test_source_id=None if session.pinned.test_source_id is None else session.pinned.test_source_id[test.example_id],
     )
     folder.save_evaluation(table)
     return table
@@ -124,10 +125,10 @@ def _finished(session: Session, arm: Arm, seed: int, ids: NDArray[np.int64], ste
 
 
 def evaluate_selections(
-    dataset: Dataset,
+    dataset: Dataset | DatasetDict,
     selections: Sequence[Selection],
     *,
-    test: Dataset,
+    test: Dataset | str = "test",
     model: str | Given | None = None,
     seeds: int = 4,
     epochs: int = 10,
@@ -140,6 +141,7 @@ def evaluate_selections(
 ) -> EvaluationTable:
     """Retrain on each selection of `dataset`, on random sets of equal size and on all of it; predict `test`.
 
+    `dataset` may be a DatasetDict: its split `train` unless `options` has another source.split; `test` may name another of its splits.
     `seeds` fresh trainings per arm, disjoint from any scoring seed; `match`: equal epochs (pruning saves compute) or
     equal steps (the paper's protocol). `margin`: accuracy points that are declared not to matter. The rest as in
     `score_dataset`. Returns every test prediction of every training.
@@ -151,10 +153,11 @@ def evaluate_selections(
         epochs=epochs,
         columns=columns,
         options=options,
-        source={"test": {"split": "test"}},
+        source={"test": {"split": test if isinstance(test, str) else "test"}},
         evaluate={"seeds": seeds, "match": match, "margin": margin},
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = RunFolder(out if out is not None else temporary)
-        session = open_session(recipe, folder, command="evaluate_selections(...)", dataset=dataset, test=test, model=given)
+        rows = None if isinstance(test, str) else test
+        session = open_session(recipe, folder, command="evaluate_selections(...)", dataset=dataset, test=rows, model=given)
         return judge(session, selections, progress=progress)

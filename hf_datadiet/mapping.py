@@ -182,7 +182,7 @@ class ExampleScorer:
             scorers=scorers,
             task=build(registry.find("tasks", recipe.task.kind, allow_plugins), recipe.task.options, "task"),
             fitted=run.fitted(),
-            columns=dict(source.columns),
+            columns={role: column for role, column in source.columns.items() if role != "id"},
             engine=plan.gradient_engine,
             batch_size=plan.observe_batch_size,
         )

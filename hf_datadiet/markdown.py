@@ -21,7 +21,9 @@ def to_markdown(report: Report) -> str:
 
 def summary(report: Report) -> str:
     """The tables that a person wants to see at the end of a command: reliability, accuracy, differences, warnings."""
-    parts = [f"Scores of {report.source['n_scored']} rows", _score_table(report)]
+    counts = {"without a label": "n_unlabelled", "that cannot be read": "n_skipped", "held out that cannot be read": "n_test_skipped"}
+    none = "".join(f"; {report.source[key]} {what} have none" for what, key in counts.items() if report.source[key])
+    parts = [f"Scores of {report.source['n_scored']} rows{none}", _score_table(report)]
     for evaluation in report.evaluations:
         parts += [f"Accuracy on {evaluation['n_test']} rows that were neither scored nor pruned, model after the last epoch"]
         parts += [_accuracy_table(evaluation), "What can be said of the differences", _difference_table(evaluation)]
@@ -32,6 +34,9 @@ def summary(report: Report) -> str:
 def _head(report: Report) -> str:
     source, task = report.source, report.task
     held = f" {source['n_unlabelled']} rows without a label have no score." if source["n_unlabelled"] else ""
+    skipped, lost = source["n_skipped"], source["n_test_skipped"]
+    if skipped or lost:
+        held += f" {skipped} rows that cannot be read have no score, and {lost} held-out ones are left out (skipped.parquet)."
     lines = [
         f"# Data diet of {source['name']}",
         "",

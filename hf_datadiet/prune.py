@@ -68,7 +68,7 @@ def select(
     if quotas not in (None, "none", "proportional", "equal"):
         raise RecipeError(f"quotas are {quotas!r}; give proportional, equal or none")
 
-    reasons = np.full(table.example_id.size, "no label", dtype=object)
+    reasons = np.array([table.skipped.get(row, "no label") for row in table.example_id.tolist()], dtype=object)
     settings: dict[str, Any] = {}
     seats: dict[str, int] | None = None
     if isinstance(keep, Mapping):
@@ -96,6 +96,7 @@ def select(
             reasons[rows] = _reasons(strategy, selector, score, higher_is, hardness, kept, group)
 
     by_id = np.argsort(table.example_id)
+    source_id = None if table.source_id is None else table.source_id[by_id]
     ids, reasons = table.example_id[by_id], reasons[by_id]
     stays = reasons == ""
     if not stays.any():
@@ -114,6 +115,7 @@ def select(
         table_digest=table.digest,
         source_digest=table.source.digest,
         provenance=provenance,
+        source_id=source_id,
     )
 
 

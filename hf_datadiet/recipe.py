@@ -64,25 +64,38 @@ class LabelNoise:
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class SourceSpec:
-    """Where the rows come from: an embedded `sample`, or a local `path` (parquet file or folder, save_to_disk folder).
+    """Where the rows come from: an embedded `sample`, a local `path`, or a `repo` on the Hub (org/name).
 
-    `columns` names roles ("image", "text", "label") where the features do not tell. `limit` keeps that many rows, drawn per
-    class with `limit_seed`; ids stay those of the full split.
+    `path`: a parquet, CSV, JSON or JSON Lines file, a folder of such files or of images (one folder per class), or what
+    save_to_disk wrote. `revision`: branch, tag or commit of the repo, which is pinned to a commit; `config`: one of its
+    configs, also of a copy of it at `path`. `columns` names roles ("image", "text", "label") where the features do not
+    tell; `id_column`: the user's own ids, unique integers or strings, which every table then carries. `on_bad_row`: whether
+    rows that cannot be read (corrupt image, null text) end the run or go without a score. `limit` keeps that many rows,
+    drawn per class with `limit_seed`; ids stay those of the full split.
     """
 
     sample: str | None = None
     path: str | None = None
+    repo: str | None = None
+    revision: str | None = None
+    config: str | None = None
     split: str = "train"
     test: HeldOut | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    id_column: str | None = None
+    on_bad_row: Literal["error", "skip"] = "error"
     limit: Positive | None = None
     limit_seed: int = 0
     label_noise: LabelNoise | None = None
 
     @model_validator(mode="after")
-    def _not_both(self) -> SourceSpec:
-        if self.sample is not None and self.path is not None:
-            raise ValueError("give either sample or path, not both")
+    def _one_place(self) -> SourceSpec:
+        if sum(place is not None for place in (self.sample, self.path, self.repo)) > 1:
+            raise ValueError("give one of sample, path and repo")
+        if self.revision is not None and self.repo is None:
+            raise ValueError("a revision goes with a repo")
+        if self.config is not None and self.repo is None and self.path is None:
+            raise ValueError("a config goes with a repo, or with the path of a copy of one")
         return self
 
 
@@ -286,7 +299,10 @@ class Recipe:
         plain = self.to_dict()
         del plain["prune"], plain["evaluate"], plain["score"]["seeds"], plain["tracker"]
         # Where the data lies does not matter; what it is, does: the store compares the content digest instead.
-        del plain["source"]["path"], plain["source"]["sample"]
+        for key in ("path", "sample", "repo", "revision", "config"):
+            del plain["source"][key]
+        # Rows that end the run today may be skipped tomorrow; which ones were, is recorded.
+        del plain["source"]["on_bad_row"]
         return plain
 
     @property

@@ -52,6 +52,11 @@ def check_ids(ids: NDArray[np.int64], what: str) -> None:
         raise CoverageError(f"{what}: example id {int(values[counts > 1][0])} appears more than once")
 
 
+def _check_source_ids(source_id: NDArray[Any] | None, n: int, what: str) -> None:
+    if source_id is not None and source_id.shape != (n,):
+        raise CoverageError(f"{what}: {source_id.size} ids of the source for {n} rows")
+
+
 @dataclass(frozen=True)
 class Provenance:
     """Where a record comes from. Holds no absolute path, user name or host name, so that it can be published."""
@@ -69,7 +74,9 @@ class Source:
     """One pinned split.
 
     `digest` is the SHA-256 of the content of the role columns, row by row in order: it changes when a row, the order
-    or a label changes, and not when another column is added. `columns` maps a role ("image", "label") to a column.
+    or a label changes, and not when another column is added. `columns` maps a role ("image", "label", and "id" for the
+    user's own ids) to a column. `revision`: the commit sha of a dataset on the Hub. `test_digest`: the same digest of the
+    held-out split, where that is a split of its own.
     """
 
     name: str
@@ -80,6 +87,7 @@ class Source:
     n_rows: int
     columns: Mapping[str, str]
     classes: tuple[str, ...]
+    test_digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -153,7 +161,12 @@ class ScoreColumn:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """The scores of N examples of one source. `label` int32 [N] is `UNLABELLED` where the source has no label."""
+    """The scores of N examples of one source.
+
+    `label` int32 [N] is `UNLABELLED` where the source has no label, and where the row cannot be read: `skipped` maps
+    the ids of those rows to the reason. `source_id` [N] (int64, or objects of type str) are the user's own ids, if there
+    are any.
+    """
 
     source: Source
     example_id: NDArray[np.int64]
@@ -161,10 +174,15 @@ class ScoreTable:
     seeds: tuple[int, ...]
     columns: Mapping[str, ScoreColumn]
     provenance: Provenance
+    source_id: NDArray[Any] | None = None
+    skipped: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_ids(self.example_id, "scores")
         n = self.example_id.size
+        _check_source_ids(self.source_id, n, "scores")
+        if np.isin(list(self.skipped), self.example_id[self.label == UNLABELLED], invert=True).any():
+            raise CoverageError("scores: a skipped row has a label, or is none of the rows")
         if n and int(self.example_id.max()) >= self.source.n_rows:
             raise CoverageError(f"scores: example id {int(self.example_id.max())} lies outside the source's {self.source.n_rows} rows")
         labelled = self.label != UNLABELLED
@@ -187,14 +205,17 @@ class ScoreTable:
     def to_pandas(self) -> pd.DataFrame:
         """The columns of scores.parquet, N rows, the index being `example_id`.
 
-        `label` (pandas' nullable Int32), then each score and, where it has one, its standard error `NAME_se`, float32; null where
-        a row has no label.
+        `source_id` if the source has ids of its own, `label` (pandas' nullable Int32), `skipped` if rows were skipped (the reason),
+        then each score and, where it has one, its standard error `NAME_se`, float32; null where a row has no label.
         """
         import pandas as pd
 
         label = pd.array(self.label, dtype="Int32")
         label[self.label == UNLABELLED] = pd.NA
-        columns: dict[str, Any] = {"label": label}
+        columns: dict[str, Any] = {} if self.source_id is None else {"source_id": self.source_id}
+        columns["label"] = label
+        if self.skipped:
+            columns["skipped"] = [self.skipped.get(row) for row in self.example_id.tolist()]
         for name, column in self.columns.items():
             columns[name] = column.mean
             if column.se is not None:
@@ -212,7 +233,10 @@ class ScoreTable:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which of the scored examples stay: `kept` int64 [K], sorted; `dropped` int64 [N - K], sorted, with a reason each."""
+    """Which of the scored examples stay: `kept` int64 [K], sorted; `dropped` int64 [N - K], sorted, with a reason each.
+
+    `source_id` [N]: the user's own ids of all of them, in the order of example ids, if there are any.
+    """
 
     name: str
     kept: NDArray[np.int64]
@@ -228,9 +252,11 @@ class Selection:
     table_digest: str
     source_digest: str
     provenance: Provenance
+    source_id: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         check_ids(np.concatenate([self.kept, self.dropped]), f"selection {self.name}")
+        _check_source_ids(self.source_id, self.kept.size + self.dropped.size, f"selection {self.name}")
         if len(self.reasons) != self.dropped.size:
             raise CoverageError(f"selection {self.name}: {len(self.reasons)} reasons for {self.dropped.size} dropped rows")
         if self.kept.size == 0:
@@ -266,7 +292,10 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class EvaluationTable:
-    """All trainings of one evaluation on the same T test rows. `arms` maps an arm to what it is, in words."""
+    """All trainings of one evaluation on the same T test rows. `arms` maps an arm to what it is, in words.
+
+    `test_source_id` [T]: the user's own ids of the test rows, if there are any.
+    """
 
     name: str
     model: str
@@ -282,9 +311,11 @@ class EvaluationTable:
     results: tuple[ArmResult, ...]
     source_digest: str
     provenance: Provenance
+    test_source_id: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         check_ids(self.test_id, f"evaluation {self.name}, test rows")
+        _check_source_ids(self.test_source_id, self.test_id.size, f"evaluation {self.name}, test rows")
         cells = [(result.arm, result.seed) for result in self.results]
         if len(set(cells)) != len(cells) or len(cells) != len(self.arms) * self.n_seeds:
             raise CoverageError(f"evaluation {self.name}: {len(cells)} trainings for {len(self.arms)} arms of {self.n_seeds} seeds")

@@ -35,11 +35,13 @@ def build_report(
     task: Mapping[str, Any],
     seed_seconds: Sequence[Mapping[str, float]],
     files: Mapping[str, str],
+    n_test_skipped: int = 0,
 ) -> Report:
     """Everything there is to say about a run.
 
     `task`: kind, model and training as plain values, `seeds_asked`, and `n_truncated` scored texts; `seed_seconds`: wall
-    seconds of each scoring seed, {"train", "observe"}; `files`: what lies where, relative to the run folder.
+    seconds of each scoring seed, {"train", "observe"}; `files`: what lies where, relative to the run folder;
+    `n_test_skipped`: held-out rows that cannot be read.
     """
     labelled = table.label != UNLABELLED
     scores = tuple(_score(name, column, labelled, len(table.seeds)) for name, column in table.columns.items())
@@ -47,7 +49,9 @@ def build_report(
     judged = tuple(_evaluation(evaluation, table.source.classes) for evaluation in evaluations)
     source = dataclasses.asdict(table.source) | {
         "n_scored": int(labelled.sum()),
-        "n_unlabelled": int((~labelled).sum()),
+        "n_unlabelled": int((~labelled).sum()) - len(table.skipped),
+        "n_skipped": len(table.skipped),
+        "n_test_skipped": n_test_skipped,
         "n_classes": len(table.source.classes),
     }
     return Report(

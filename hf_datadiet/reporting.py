@@ -15,6 +15,7 @@ FILES = {
     "selections/*/selection.parquet": "every scored id: kept or dropped, and why",
     "evaluations/*/results.parquet": "accuracy of every training",
     "evaluations/*/predictions.parquet": "what every training said of every held-out row",
+    "skipped.parquet": "rows that cannot be read, and why",
     "label_noise.parquet": "labels changed by source.label_noise",
     "recipe.yaml": "the recipe as it was understood",
 }
@@ -39,6 +40,7 @@ def report_run(recipe: Recipe, folder: RunFolder) -> Report:
         [folder.load_evaluation(name) for name in folder.evaluations()],
         task=task,
         seed_seconds=[folder.load_seed(seed).seconds for seed in table.seeds],
+        n_test_skipped=len((folder.skipped() or ({}, {}))[1]),
         files={name: meaning for name, meaning in FILES.items() if list(folder.path.glob(name))},
     )
     folder.save_report(made, to_markdown(made))

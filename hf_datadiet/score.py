@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 
 from hf_datadiet.defaults import recipe_for
@@ -27,7 +27,7 @@ from hf_datadiet.training.tracker import Log, tracked
 
 
 def score_dataset(
-    dataset: Dataset,
+    dataset: Dataset | DatasetDict,
     *,
     model: str | Given | None = None,
     scores: Sequence[str] = ("el2n",),
@@ -42,8 +42,8 @@ def score_dataset(
     """Score every labelled row of a dataset by `seeds` short trainings of `epochs` epochs.
 
     `dataset`: a datasets.Dataset with a column of images or texts and a label column (found from the features, or named by
-    `columns`, for example {"label": "coarse_label"}). `scores`: names from `hf_datadiet/scorers`, or with `allow_plugins`
-    your own as "package.module:NAME".
+    `columns`, for example {"label": "coarse_label"}), or a DatasetDict, whose split `train` is scored unless `options` has
+    another source.split. `scores`: names from `hf_datadiet/scorers`, or with `allow_plugins` your own as "package.module:NAME".
     `model`: a name, where each seed draws new weights ("timm:resnet18", "transformers:vit", "transformers:bert") or a new head
     on pretrained ones ("transformers:org/name"); or a function without arguments that returns a new torch.nn.Module, called
     once per seed with torch's generator seeded; or a module, from whose weights every seed starts, so that only the order of
@@ -51,10 +51,12 @@ def score_dataset(
     Without one: "timm:resnet18" for images, a small BERT from nothing for texts. Texts are trained with AdamW, as
     `defaults.recipe_for` says.
     `out`: a run folder, in which an interrupted call goes on seed by seed; None keeps nothing.
-    `options`: any other recipe key, dotted: {"task.training.batch_size": 64, "task.crop": 4, "score.observe_at": [0]}.
+    `options`: any other recipe key, dotted: {"task.training.batch_size": 64, "task.crop": 4, "score.observe_at": [0]};
+    {"source.id_column": "uid"} carries your own ids along, {"source.on_bad_row": "skip"} passes over rows that cannot be read.
 
-    Returns a `ScoreTable` of all N rows in order, null where a row has no label. Raises `DataDietError` for anything
-    that the caller can mend; `DivergedError` where seeds diverged, after the table of the others has been written to `out`.
+    Returns a `ScoreTable` of all N rows in order, null where a row has no label or was skipped. Raises `DataDietError` for
+    anything that the caller can mend; `DivergedError` where seeds diverged, after the table of the others has been written to
+    `out`.
     """
     name, given = by_name(model)
     wanted = {"scores": list(scores), "seeds": seeds}
@@ -71,7 +73,7 @@ def score_run(
     folder: RunFolder,
     *,
     command: str,
-    dataset: Dataset | None = None,
+    dataset: Dataset | DatasetDict | None = None,
     model: GivenModel | None = None,
     progress: bool = True,
     allow_plugins: bool = False,
@@ -82,7 +84,7 @@ def score_run(
     `DivergedError` raised.
     """
     session = open_session(recipe, folder, command=command, dataset=dataset, model=model, allow_plugins=allow_plugins)
-    folder.save_recipe(to_yaml(recipe))
+    folder.save_recipe(to_yaml(session.recipe))
     seeds = range(recipe.score.seeds)
     missing = [seed for seed in seeds if not folder.has_seed(seed)]
     diverged: dict[int, DivergedError] = {}
@@ -165,7 +167,16 @@ def score_table(session: Session, results: Sequence[RunResult]) -> ScoreTable:
             values = np.stack([result.accumulated[column.name] for result in results])
             add(column.name, column.name, recipe.score_epochs, values, column, seeded=True)
     seeds = tuple(result.seed for result in results)
-    return ScoreTable(pinned.record, pinned.scored, pinned.label[pinned.scored], seeds, columns, session.provenance)
+    return ScoreTable(
+        source=pinned.record,
+        example_id=pinned.scored,
+        label=pinned.label[pinned.scored],
+        seeds=seeds,
+        columns=columns,
+        provenance=session.provenance,
+        source_id=None if pinned.source_id is None else pinned.source_id[pinned.scored],
+        skipped=pinned.skipped,
+    )
 
 
 def add_scores(dataset: Dataset, scores: ScoreTable | str | Path, *, prefix: str = "") -> Dataset:

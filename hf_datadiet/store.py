@@ -6,10 +6,12 @@
     seeds/000/                one folder per scoring seed; its done.json, written last, holds the digest of every file
     scores.parquet            one row per example          seeds.parquet one row per example, seed and moment
     label_noise.parquet       what `source.label_noise` changed
+    skipped.parquet           rows that cannot be read, where `source.on_bad_row` is skip
     selections/NAME/          selection.parquet, and on request dataset/
     evaluations/NAME/         arms/ARM-SEED.safetensors, predictions.parquet, results.parquet, evaluation.json (last)
     report.json  report.md    cache/  decoded data, may be deleted at any time
 
+Tables have the user's own ids as `source_id` beside `example_id`, where the recipe names their column.
 Every file is written atomically (`durable`). Records are parquet, JSON or safetensors; nothing is pickled.
 """
 
@@ -68,10 +70,14 @@ class RunFolder:
 
     def claim(self, identity: Mapping[str, Any], source: Source, recipe_yaml: str) -> None:
         """Make the folder this run's, or raise `StaleRecordError` with the difference if it is another run's."""
-        wanted = {"format": FORMAT, "source_digest": source.digest, **identity}
+        wanted = {"format": FORMAT, "source_digest": source.digest, "test_digest": source.test_digest, **identity}
+        wanted["source_revision"] = source.revision
         marker = self.path / "run.json"
         if marker.exists():
             found = read_record(marker)
+            if all(found.get(key) == wanted[key] for key in ("source_digest", "test_digest")):
+                # Another commit with the same content is the same source.
+                found["source_revision"] = source.revision
             differences = _differences(found, wanted)
             if differences:
                 raise StaleRecordError(
@@ -196,7 +202,9 @@ class RunFolder:
         """Write seeds.parquet, then scores.parquet."""
         labelled = np.isfinite(next(iter(table.columns.values())).mean)
         self._save_seed_values(table, labelled)
-        columns: dict[str, Any] = {"example_id": table.example_id, "label": pa.array(table.label, mask=~labelled)}
+        columns: dict[str, Any] = _ids(table.example_id, table.source_id) | {"label": pa.array(table.label, mask=~labelled)}
+        if table.skipped:
+            columns["skipped"] = pa.array([table.skipped.get(row) for row in table.example_id.tolist()], pa.string())
         about: dict[str, Any] = {}
         for name, column in table.columns.items():
             columns[name] = _nullable(column.mean)
@@ -225,8 +233,8 @@ class RunFolder:
         ids = table.example_id[labelled]
         epochs = sorted({column.epoch for column in known.values()})
         blocks = [(row, seed, epoch) for row, seed in enumerate(table.seeds) for epoch in epochs]
-        columns: dict[str, Any] = {
-            "example_id": np.tile(ids, len(blocks)),
+        own = None if table.source_id is None else np.tile(table.source_id[labelled], len(blocks))
+        columns: dict[str, Any] = _ids(np.tile(ids, len(blocks)), own) | {
             "seed": np.repeat(np.array([seed for _, seed, _ in blocks], dtype=np.int32), ids.size),
             "epoch": np.repeat(np.array([epoch for _, _, epoch in blocks], dtype=np.int32), ids.size),
         }
@@ -257,7 +265,16 @@ class RunFolder:
                 reliability=about["reliability"],
             )
         label = np.asarray(table["label"].combine_chunks().fill_null(-1), dtype=np.int32)
-        made = ScoreTable(_source(meta["source"]), ids, label, tuple(meta["seeds"]), columns, _provenance(meta["provenance"]))
+        made = ScoreTable(
+            source=_source(meta["source"]),
+            example_id=ids,
+            label=label,
+            seeds=tuple(meta["seeds"]),
+            columns=columns,
+            provenance=_provenance(meta["provenance"]),
+            source_id=_source_ids(table),
+            skipped=_reasons(table["skipped"], ids) if "skipped" in table.column_names else {},
+        )
         if not (self.path / "seeds.parquet").exists():
             return made
         per_seed = self._load_seed_values(made)
@@ -276,7 +293,7 @@ class RunFolder:
         row = np.array([row_of[seed] for seed in np.asarray(table["seed"])], dtype=np.int64)
         epoch = np.asarray(table["epoch"])
         values: dict[tuple[str, int], NDArray[np.float32]] = {}
-        for score in table.column_names[3:]:
+        for score in dict.fromkeys(column.score for column in made.columns.values() if column.score in table.column_names):
             given = _floats(table[score])
             for moment in np.unique(epoch):
                 chosen = (epoch == moment) & np.isfinite(given)
@@ -286,10 +303,28 @@ class RunFolder:
                     values[score, int(moment)] = matrix
         return values
 
-    def save_label_noise(self, ids: NDArray[np.int64], before: NDArray[np.int32], after: NDArray[np.int32]) -> None:
+    def save_label_noise(
+        self, ids: NDArray[np.int64], before: NDArray[np.int32], after: NDArray[np.int32], source_id: NDArray[Any] | None = None
+    ) -> None:
         """Record which labels `source.label_noise` changed, from what to what."""
-        write_parquet(
-            self.path / "label_noise.parquet", {"example_id": ids, "label_before": before, "label_after": after}, {"format": FORMAT}
+        columns = _ids(ids, source_id) | {"label_before": before, "label_after": after}
+        write_parquet(self.path / "label_noise.parquet", columns, {"format": FORMAT})
+
+    def save_skipped(self, skipped: Mapping[int, str], test_skipped: Mapping[int, str], source_id: NDArray[Any] | None = None) -> None:
+        """Record the rows that cannot be read, scored ones first, with the reason; `source_id` in the same order."""
+        columns = _ids(np.array([*skipped, *test_skipped], np.int64), source_id)
+        columns["held_out"] = np.repeat([False, True], [len(skipped), len(test_skipped)])
+        columns["reason"] = pa.array([*skipped.values(), *test_skipped.values()], pa.string())
+        write_parquet(self.path / "skipped.parquet", columns, {"format": FORMAT})
+
+    def skipped(self) -> tuple[dict[int, str], dict[int, str]] | None:
+        """{id: reason} of the rows to be scored, and of those held out, that cannot be read; None if nobody has looked."""
+        if not (self.path / "skipped.parquet").exists():
+            return None
+        table, _ = read_parquet(self.path / "skipped.parquet")
+        ids, held_out = np.asarray(table["example_id"]), np.asarray(table["held_out"])
+        return _reasons(table["reason"].filter(pa.array(~held_out)), ids[~held_out]), _reasons(
+            table["reason"].filter(pa.array(held_out)), ids[held_out]
         )
 
     # Selections
@@ -305,7 +340,7 @@ class RunFolder:
         reasons = pa.array([None] * selection.kept.size + list(selection.reasons), pa.string()).dictionary_encode()
         order = np.argsort(ids)
         meta = {name: getattr(selection, name) for name in _SELECTION_META} | {"provenance": dataclasses.asdict(selection.provenance)}
-        columns = {"example_id": ids[order], "kept": kept[order], "reason": reasons.take(pa.array(order))}
+        columns = _ids(ids[order], selection.source_id) | {"kept": kept[order], "reason": reasons.take(pa.array(order))}
         write_parquet(self.selection_path(selection.name) / "selection.parquet", columns, {"format": FORMAT, **meta})
 
     def load_selection(self, name: str) -> Selection:
@@ -319,7 +354,14 @@ class RunFolder:
         ids, kept = np.asarray(table["example_id"], dtype=np.int64), np.asarray(table["kept"])
         reasons = tuple(reason for reason, keep in zip(table["reason"].to_pylist(), kept, strict=True) if not keep)
         fields = {key: meta[key] for key in _SELECTION_META}
-        return Selection(kept=ids[kept], dropped=ids[~kept], reasons=reasons, provenance=_provenance(meta["provenance"]), **fields)
+        return Selection(
+            kept=ids[kept],
+            dropped=ids[~kept],
+            reasons=reasons,
+            provenance=_provenance(meta["provenance"]),
+            source_id=_source_ids(table),
+            **fields,
+        )
 
     def selections(self) -> list[str]:
         """Names of the finished selections, sorted."""
@@ -365,6 +407,7 @@ class RunFolder:
             "arm": pa.array(np.repeat([result.arm for result in results], tests)),
             "seed": np.repeat(np.array([result.seed for result in results], np.int32), tests),
             "test_id": np.tile(table.test_id, len(results)),
+            **({} if table.test_source_id is None else {"source_id": _strings(np.tile(table.test_source_id, len(results)))}),
             "label": np.tile(table.test_label, len(results)),
             "predicted": np.concatenate([result.predicted for result in results]),
             "p_label": np.concatenate([result.p_label for result in results]),
@@ -399,6 +442,7 @@ class RunFolder:
             test_label=np.asarray(table["label"][:tests], dtype=np.int32),
             results=results,
             provenance=_provenance(meta["provenance"]),
+            test_source_id=_source_ids(table.slice(0, tests)),
         )
 
     def evaluations(self) -> list[str]:
@@ -420,6 +464,22 @@ _EVALUATION_META = ("name", "model", "match", "margin", "arms", "arm_selections"
 def _is_a_beginning(name: str) -> bool:
     """Whether a run that was killed before its first record was whole, or `cache`, may have left this behind."""
     return name in ("cache", "source.json") or (name.startswith(".") and name.endswith(".tmp"))
+
+
+def _ids(example_id: NDArray[np.int64], source_id: NDArray[Any] | None) -> dict[str, Any]:
+    return {"example_id": example_id} | ({} if source_id is None else {"source_id": _strings(source_id)})
+
+
+def _strings(source_id: NDArray[Any]) -> Any:
+    return pa.array(source_id, pa.string()) if source_id.dtype == object else source_id
+
+
+def _source_ids(table: pa.Table) -> NDArray[Any] | None:
+    return table["source_id"].to_numpy() if "source_id" in table.column_names else None
+
+
+def _reasons(column: pa.ChunkedArray, ids: NDArray[np.int64]) -> dict[int, str]:
+    return {row: reason for row, reason in zip(ids.tolist(), column.to_pylist(), strict=True) if reason is not None}
 
 
 def _floats(column: pa.ChunkedArray) -> NDArray[np.float32]:

@@ -143,7 +143,11 @@ def test_all_faults_come_at_once_in_one_line() -> None:
     ("overrides", "message"),
     [
         ({"source": None}, "source: "),
-        ({"source.sample": "digits"}, "give either sample or path, not both"),
+        ({"source.sample": "digits"}, "give one of sample, path and repo"),
+        ({"source.repo": "org/name"}, "give one of sample, path and repo"),
+        ({"source.revision": "main"}, "a revision goes with a repo"),
+        ({"source.path": None, "source.config": "small"}, "a config goes with a repo, or with the path of a copy of one"),
+        ({"source.on_bad_row": "drop"}, "source.on_bad_row: input should be 'error' or 'skip', not 'drop'"),
         ({"source.test": {}}, "source.test: give either split or fraction"),
         ({"source.test.split": "test"}, "source.test: give either split or fraction"),
         ({"source.test.fraction": 1.0}, "source.test.fraction: input should be less than 1"),
@@ -210,7 +214,7 @@ def test_the_papers_values_are_defaults_of_sgd_only() -> None:
     assert str(error.value) == "x.name: input should be a valid string, not 3"
 
 
-GROWS = {"score.seeds", "source.path", "source.sample", "tracker"}
+GROWS = {"score.seeds", "source.path", "source.sample", "source.on_bad_row", "tracker"}
 """What may change without making it another run, beside everything under `prune` and `evaluate`."""
 
 OTHER_VALUES: dict[str, Any] = {
@@ -226,6 +230,11 @@ OTHER_VALUES: dict[str, Any] = {
     "evaluate.match": "epochs",
     "task.training.schedule.warmup": None,
     "source.sample": None,
+    "source.repo": None,
+    "source.revision": None,
+    "source.config": None,
+    "source.on_bad_row": "skip",
+    "source.id_column": "uid",
     "source.test.split": None,
     "tracker": "wandb",
 }

@@ -171,3 +171,22 @@ def test_a_table_in_pandas_has_the_columns_of_the_file(tmp_path: Path) -> None:
         assert (frame[name].isna() == file[name].isna()).all() and (frame[name].dropna() == file[name].dropna()).all(), name
     assert frame["label"].dtype == "Int32" and frame["el2n"].dtype == frame["el2n_se"].dtype == "float32"
     assert frame.loc[table.label == -1].isna().all(axis=None)
+
+
+def test_own_ids_are_as_many_as_the_rows() -> None:
+    table = score_table()
+    ids = np.arange(table.example_id.size + 1)
+    with pytest.raises(CoverageError, match="scores: 13 ids of the source for 12 rows"):
+        replace(table, source_id=ids)
+    with pytest.raises(CoverageError, match="selection keep-50: 13 ids of the source for 12 rows"):
+        selection(table, table.example_id[:4], source_id=ids)
+    with pytest.raises(CoverageError, match="evaluation main, test rows: 13 ids of the source for 12 rows"):
+        replace(evaluation(), test_source_id=ids)
+
+
+def test_a_skipped_row_has_no_label() -> None:
+    table = score_table()
+    assert replace(table, skipped={6: "image is null"}).skipped == {6: "image is null"}
+    for row in (0, 1, 999):
+        with pytest.raises(CoverageError, match="a skipped row has a label, or is none of the rows"):
+            replace(table, skipped={row: "image is null"})

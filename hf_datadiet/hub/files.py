@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict
 from datasets.table import embed_table_storage
 
+from hf_datadiet.errors import RecipeError
+
 Form = Literal["parquet", "disk"]
 
 BATCH = 1000
@@ -22,8 +25,12 @@ def write_splits(splits: Mapping[str, Dataset], folder: Path, form: Form) -> Non
     """Write the splits to `folder` as data/SPLIT-00000-of-00001.parquet (`load_dataset` finds a split of any name by that
     pattern) or as save_to_disk does; the folder appears whole or not at all.
 
-    `load_dataset(folder)` or `load_from_disk(folder)` reads it back. An existing folder is replaced.
+    `load_dataset(folder)` or `load_from_disk(folder)` reads it back. An existing folder is replaced. `RecipeError` for a split
+    that `load_dataset` would refuse.
     """
+    refused = [name for name in splits if name.lower() == "all" or not re.fullmatch(r"\w+(\.\w+)*", name)]
+    if form == "parquet" and refused:
+        raise RecipeError(f"load_dataset takes no split named {refused[0]!r}, so it cannot be written as parquet; use --write disk")
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:

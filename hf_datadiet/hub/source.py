@@ -7,20 +7,20 @@ later (a fraction held out, `limit`, label noise) picks ids and never moves rows
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset, load_from_disk
-from datasets.exceptions import DatasetsError
+import pyarrow as pa
+from datasets import Dataset, Features, Image, Value
 from numpy.typing import NDArray
 
 from hf_datadiet.errors import SourceError
-from hf_datadiet.hub.samples import SAMPLES
-from hf_datadiet.recipe import LabelNoise, SourceSpec
+from hf_datadiet.hub.labels import NoisyLabels, labels_of, with_noise
+from hf_datadiet.hub.opening import Opened, opened
+from hf_datadiet.recipe import SourceSpec
 from hf_datadiet.records import UNLABELLED, Source
 from hf_datadiet.stats import stratified_draw
 
@@ -28,18 +28,6 @@ FindColumns = Callable[[Features, Mapping[str, str]], dict[str, str]]
 """A task's way to find its roles among the features: (features, roles named by the user) -> {role: column}."""
 
 BATCH = 1000
-
-MOST_CLASSES = 1_000_000
-"""An int column with a higher value holds no classes: more likely row numbers."""
-
-
-@dataclass(frozen=True)
-class NoisyLabels:
-    """What label noise changed: `ids` int64 [n], labels before and after int32 [n]."""
-
-    ids: NDArray[np.int64]
-    before: NDArray[np.int32]
-    after: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -49,6 +37,9 @@ class Pinned:
     `dataset` is the whole split, untouched; `label` int32 [n_rows] are the labels that the run uses (noise applied).
     `scored` int64 [N] are the ids of the rows in play, ascending, unlabelled rows among them. `test` is the dataset
     that `test_id` int64 [T] points into, and `test_label` int32 [T] its labels; None and empty without held-out rows.
+    `source_id` and `test_source_id` are the user's own ids by example id, int64 or str objects, if the recipe names their
+    column. `skipped` and `test_skipped` map the ids of rows that cannot be read to the reason: they have lost their
+    label, and their place among the held-out rows.
     """
 
     record: Source
@@ -59,6 +50,10 @@ class Pinned:
     test_id: NDArray[np.int64]
     test_label: NDArray[np.int32]
     noise: NoisyLabels | None
+    source_id: NDArray[Any] | None = None
+    test_source_id: NDArray[Any] | None = None
+    skipped: Mapping[int, str] = field(default_factory=dict)
+    test_skipped: Mapping[int, str] = field(default_factory=dict)
 
 
 def pin(spec: SourceSpec, find_columns: FindColumns, given_splits: Mapping[str, Dataset] | None = None) -> Pinned:
@@ -66,28 +61,34 @@ def pin(spec: SourceSpec, find_columns: FindColumns, given_splits: Mapping[str, 
 
     Raises `SourceError` where the data cannot be read or lacks a role, a split or labels.
     """
-    splits = given_splits or _open(spec)
+    found = Opened(given_splits, "in-memory") if given_splits else opened(spec)
+    splits = found.splits
     if spec.split not in splits:
         raise SourceError(f"source has no split {spec.split!r}; it has: {', '.join(splits)}; set source.split")
     whole = splits[spec.split]
     if len(whole) == 0:
         raise SourceError(f"split {spec.split!r} is empty; choose another with source.split")
     columns = find_columns(whole.features, spec.columns)
-    given, classes = _labels(whole, columns["label"])
-    if (given != UNLABELLED).sum() == 0 or len(classes) < 2:
+    given, classes = labels_of(whole, columns["label"])
+    if np.unique(given[given != UNLABELLED]).size < 2:
         raise SourceError(f"column {columns['label']!r} has labels of fewer than two classes; name another: source.columns.label=NAME")
+    if spec.id_column is not None:
+        columns["id"] = spec.id_column
+    source_id = _source_ids(whole, spec)
+    in_play = np.arange(len(whole), dtype=np.int64)
+    test, test_id, test_label = _held_out(spec, splits, columns, given, classes)
+    test_source_id = None if test is None else source_id if test is whole else _source_ids(test, spec)
     record = Source(
-        name=f"sample:{spec.sample}" if spec.sample else Path(spec.path).name if spec.path else "in-memory",
-        config=None,
+        name=found.name,
+        config=found.config,
         split=spec.split,
-        revision=None,
+        revision=found.revision,
         digest=content_digest(whole, columns),
         n_rows=len(whole),
         columns=columns,
         classes=classes,
+        test_digest=None if test is None or test is whole else content_digest(test, columns),
     )
-    in_play = np.arange(len(whole), dtype=np.int64)
-    test, test_id, test_label = _held_out(spec, splits, columns, given, classes)
     if test is whole:
         in_play = np.setdiff1d(in_play, test_id)
     if spec.limit is not None and spec.limit < in_play.size:
@@ -97,38 +98,54 @@ def pin(spec: SourceSpec, find_columns: FindColumns, given_splits: Mapping[str, 
         raise SourceError("no labelled row is left to be scored; raise source.limit or lower source.test.fraction")
     label, noise = given, None
     if spec.label_noise is not None:
-        label, noise = _with_noise(given, in_play, len(classes), spec.label_noise)
-    return Pinned(record, whole, label, in_play, test, test_id, test_label, noise)
+        label, noise = with_noise(given, in_play, len(classes), spec.label_noise)
+    return Pinned(record, whole, label, in_play, test, test_id, test_label, noise, source_id, test_source_id)
 
 
-def _open(spec: SourceSpec) -> dict[str, Dataset]:
-    if spec.sample is not None:
-        if spec.sample not in SAMPLES:
-            raise SourceError(f"no embedded sample {spec.sample!r}; there are: {', '.join(SAMPLES)}")
-        return SAMPLES[spec.sample]()
-    if spec.path is None:
-        raise SourceError("the recipe names no source; set source.path (a parquet file or folder) or source.sample")
-    path = Path(os.path.expandvars(spec.path)).expanduser()
-    if "$" in str(path):
-        raise SourceError(f"source.path {spec.path} uses an environment variable that is not set; set it, or pass source.path=FOLDER")
-    if not path.exists():
-        raise SourceError(f"source.path {path} does not exist; pass source.path=FOLDER")
+def without(pinned: Pinned, skipped: Mapping[int, str], test_skipped: Mapping[int, str]) -> Pinned:
+    """The same source where the rows `skipped` have no label, and the rows `test_skipped` are not held out."""
+    label = pinned.label.copy()
+    label[list(skipped)] = UNLABELLED
+    stays = ~np.isin(pinned.test_id, list(test_skipped))
+    noise = pinned.noise
+    if noise is not None:
+        read = ~np.isin(noise.ids, list(skipped))
+        noise = NoisyLabels(noise.ids[read], noise.before[read], noise.after[read])
+    return replace(
+        pinned,
+        label=label,
+        test_id=pinned.test_id[stays],
+        test_label=pinned.test_label[stays],
+        noise=noise,
+        skipped=skipped,
+        test_skipped=test_skipped,
+    )
+
+
+def _source_ids(dataset: Dataset, spec: SourceSpec) -> NDArray[Any] | None:
+    """The user's own ids, int64 or str objects [n], or None; `SourceError` unless each is there once."""
+    name = spec.id_column
+    if name is None:
+        return None
+    if name not in dataset.features:
+        raise SourceError(f"source.id_column names {name!r}; the dataset has: {', '.join(dataset.column_names)}")
+    feature = dataset.features[name]
+    kind = feature.dtype if isinstance(feature, Value) else ""
+    if not kind.startswith(("int", "uint")) and "string" not in kind:
+        raise SourceError(f"source.id_column {name!r} holds {feature}; ids are integers or strings")
+    column = dataset.select_columns([name]).with_format("arrow")[:][name].combine_chunks()
+    if column.null_count:
+        raise SourceError(f"source.id_column {name!r} is null in {column.null_count} rows; give every row an id, or leave id_column out")
     try:
-        return _read(path)
-    except (OSError, ValueError, LookupError, DatasetsError) as error:
-        # datasets says "An error occurred" and keeps the reason as the cause.
-        reason = error.__cause__ if isinstance(error, DatasetsError) and error.__cause__ is not None else error
-        raise SourceError(f"cannot read {path}: {(str(reason).splitlines() or [type(reason).__name__])[0]}") from error
-
-
-def _read(path: Path) -> dict[str, Dataset]:
-    if path.is_dir() and any((path / marker).exists() for marker in ("state.json", "dataset_dict.json")):
-        loaded = load_from_disk(str(path))
-    elif path.is_file():
-        loaded = load_dataset("parquet", data_files={"train": str(path)})
-    else:
-        loaded = load_dataset(str(path))
-    return {str(name): split for name, split in loaded.items()} if isinstance(loaded, DatasetDict) else {"train": loaded}
+        ids = column.to_numpy(zero_copy_only=False) if "string" in kind else column.cast("int64").to_numpy()
+    except pa.ArrowInvalid:
+        raise SourceError(f"source.id_column {name!r} holds integers of 2**63 or more; use strings") from None
+    values, counts = np.unique(ids, return_counts=True)
+    if values.size < ids.size:
+        twice = values[counts > 1][0]
+        first, second = np.flatnonzero(ids == twice)[:2]
+        raise SourceError(f"source.id_column {name!r} has {twice!s} in rows {first} and {second}; every row needs an id of its own")
+    return ids
 
 
 def content_digest(dataset: Dataset, columns: Mapping[str, str]) -> str:
@@ -154,25 +171,16 @@ def content_digest(dataset: Dataset, columns: Mapping[str, str]) -> str:
 
 def _canonical(value: Any) -> bytes:
     if isinstance(value, dict) and set(value) == {"bytes", "path"}:
-        return value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
+        return value["bytes"] if value["bytes"] is not None else _content(value["path"] or "")
     return value.encode() if isinstance(value, str) else value if isinstance(value, bytes) else repr(value).encode()
 
 
-def _labels(dataset: Dataset, column: str) -> tuple[NDArray[np.int32], tuple[str, ...]]:
-    """Labels int32 [n], `UNLABELLED` for null and -1, and the class names."""
-    feature = dataset.features[column]
-    if not isinstance(feature, ClassLabel) and not (isinstance(feature, Value) and feature.dtype.startswith(("int", "uint"))):
-        raise SourceError(f"label column {column!r} holds {feature}; encode it first: dataset.class_encode_column({column!r})")
-    # Wide enough for any label before it is checked: uint8 has no -1, and int32 would wrap around.
-    label = dataset.with_format("arrow")[:][column].cast("int64").combine_chunks().fill_null(UNLABELLED).to_numpy(zero_copy_only=False)
-    if isinstance(feature, ClassLabel):
-        classes = tuple(feature.names)
-    else:
-        classes = tuple(str(value) for value in range(min(int(label.max(initial=UNLABELLED)), MOST_CLASSES) + 1))
-    if label.size and (int(label.min()) < UNLABELLED or int(label.max()) >= len(classes)):
-        found, allowed = f"{int(label.min())}..{int(label.max())}", f"0..{len(classes) - 1}"
-        raise SourceError(f"label column {column!r} holds {found} where {allowed} are classes; use these, and null or -1 for no label")
-    return label.astype(np.int32), classes
+def _content(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        # A row that cannot be read is named when it is needed.
+        return path.encode()
 
 
 def _held_out(
@@ -192,10 +200,12 @@ def _held_out(
         there = ", ".join(others) or "none, use source.test.fraction=0.2"
         raise SourceError(f"source.test.split {name!r} is no other split; there are: {there}")
     test = splits[name]
+    if len(test) == 0:
+        raise SourceError(f"split {name!r} is empty; choose another with source.test.split, or set source.test.fraction=0.2")
     missing = [column for column in columns.values() if column not in test.column_names]
     if missing:
         raise SourceError(f"split {name!r} has no column {missing[0]!r}; hold out a fraction instead: source.test.fraction=0.2")
-    test_label, test_classes = _labels(test, columns["label"])
+    test_label, test_classes = labels_of(test, columns["label"], classes)
     if len(test_classes) > len(classes):
         raise SourceError(f"split {name!r} has {len(test_classes)} classes, split {spec.split!r} has {len(classes)}")
     if test_classes != classes[: len(test_classes)]:
@@ -204,16 +214,3 @@ def _held_out(
     if ids.size == 0:
         raise SourceError(f"split {name!r} has no labels; hold out a fraction instead: source.test.fraction=0.2")
     return test, ids, test_label[ids]
-
-
-def _with_noise(
-    label: NDArray[np.int32], in_play: NDArray[np.int64], n_classes: int, noise: LabelNoise
-) -> tuple[NDArray[np.int32], NoisyLabels]:
-    rng = np.random.default_rng(noise.seed)
-    candidates = in_play[label[in_play] != UNLABELLED]
-    ids = np.sort(rng.choice(candidates, round(noise.fraction * candidates.size), replace=False))
-    # A shift by 1..C-1 is uniform over the other classes: every changed label is wrong.
-    after = ((label[ids] + rng.integers(1, n_classes, ids.size)) % n_classes).astype(np.int32)
-    noisy = label.copy()
-    noisy[ids] = after
-    return noisy, NoisyLabels(ids, label[ids], after)

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hf_datadiet.durable import replacing
-from hf_datadiet.errors import RecipeError, SourceError
+from hf_datadiet.errors import BadRowsError, RecipeError, SourceError
 from hf_datadiet.tasks._transformers import loading, place
 
 BATCH = 1000
@@ -60,15 +60,23 @@ class Texts:
     columns: Mapping[str, str]
 
     def batches(self) -> Iterator[tuple[NDArray[np.int64], list[list[str]]]]:
-        """(row ids, [texts] or [texts, second texts])."""
+        """(row ids, [texts] or [texts, second texts]); at the end a `BadRowsError` if there were nulls."""
+        bad: dict[int, str] = {}
         names = [self.columns[role] for role in ("text", "text_pair") if role in self.columns]
         plain = self.dataset.select_columns(list(dict.fromkeys(names))).with_format(None)
         for start in range(0, len(self.ids), BATCH):
             rows = self.ids[start : start + BATCH]
             found = plain[rows.tolist()]
             for name in names:
-                _check_texts(rows.tolist(), found[name], f"column {name!r}")
-            yield rows, [found[name] for name in names]
+                for row, value in zip(rows.tolist(), found[name], strict=True):
+                    if value is None:
+                        bad.setdefault(row, f"{name} is null")
+                    elif not isinstance(value, str):
+                        raise SourceError(f"column {name!r} holds {type(value).__name__} and no text; name another with source.columns")
+            if not bad:
+                yield rows, [found[name] for name in names]
+        if bad:
+            raise BadRowsError(bad)
 
     def each(self) -> Iterator[str]:
         """Every text."""

@@ -7,7 +7,10 @@ They keep their size: nothing is resized unless `image_size` asks for it.
 from __future__ import annotations
 
 import os
+import re
+import struct
 import uuid
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,9 +24,12 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from hf_datadiet.errors import RecipeError, SourceError
+from hf_datadiet.errors import BadRowsError, RecipeError, SourceError
 from hf_datadiet.tasks._image_models import Stem, check_size, named_model, normalization_of
 from hf_datadiet.tasks.base import label_column, the_column
+
+CORRUPT = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Pillow.DecompressionBombError)
+"""What Pillow's decoders raise for bytes that are no image."""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -72,7 +78,10 @@ class ImageTask:
                             os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
                     return pixels
 
-                pixels = self._fill(on_disk, _stored(dataset, ids, columns["image"]))
+                bad: dict[int, str] = {}
+                pixels = self._fill(on_disk, _stored(dataset, ids, columns["image"], bad))
+                if bad:
+                    raise BadRowsError(bad)
                 if isinstance(pixels, np.memmap):
                     pixels.flush()
                 temporary.replace(path)
@@ -195,16 +204,24 @@ def _reflect(index: torch.Tensor, size: int) -> torch.Tensor:
     return torch.where(index >= size, 2 * (size - 1) - index, index)
 
 
-def _stored(dataset: Dataset, ids: NDArray[np.int64], column: str) -> Iterator[tuple[int, Any]]:
-    """(row, image) of every id."""
+def _stored(dataset: Dataset, ids: NDArray[np.int64], column: str, bad: dict[int, str]) -> Iterator[tuple[int, Any]]:
+    """(row, image) of every id; rows that cannot be read go to `bad`, with the reason."""
     images = dataset.select_columns([column]).with_format(None)
     for row in ids.tolist():
         try:
             image = images[row][column]
-        except OSError as error:
-            reason = " ".join(str(error).split())
-            raise SourceError(f"row {row} has an image that cannot be read ({reason}); mend or drop the row") from error
-        yield row, image
+        except CORRUPT as error:
+            # Pillow names the buffer by its address, datasets the file by its path.
+            bad[row] = "image missing" if isinstance(error, FileNotFoundError) else re.sub(r" <_io\S+ object at \S+>", "", _first(error))
+            continue
+        if image is None:
+            bad[row] = "image is null"
+        else:
+            yield row, image
+
+
+def _first(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _rgb(image: Any, row: int) -> Pillow.Image:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 
 from hf_datadiet import registry
 from hf_datadiet.errors import RecipeError
 from hf_datadiet.gradients.norms import Engine, fastest_engine
+from hf_datadiet.hub.opening import in_memory
 from hf_datadiet.hub.source import Pinned, pin
 from hf_datadiet.recipe import Recipe, build, to_yaml
 from hf_datadiet.records import UNLABELLED, Direction, Plan, Provenance
@@ -27,6 +27,7 @@ from hf_datadiet.training.feed import Feed, on_device
 from hf_datadiet.training.given import GivenModel, is_given
 from hf_datadiet.training.loop import train
 from hf_datadiet.training.randomness import streams_for, untouched_generators
+from hf_datadiet.training.rows import Rows, readable
 from hf_datadiet.training.tracker import check_tracker
 
 OBSERVE_BATCH_SIZE = 256
@@ -76,7 +77,9 @@ class Session:
         ids = self.labelled
         if limit is not None and limit < ids.size:
             ids = ids[np.linspace(0, ids.size - 1, limit).astype(np.int64)]
-        prepared = self._prepare(self.pinned.dataset, ids, self.pinned.record.split)
+        prepared, bad = self._rows.prepared(ids)
+        # Rows that cannot be read have been looked for, except before a dry run.
+        ids = np.setdiff1d(ids, list(bad))
         fitted = self.task.fit(prepared, self._model())
         return self._feed(prepared, fitted, ids, self.pinned.label[ids])
 
@@ -84,14 +87,12 @@ class Session:
         """The T held-out rows, normalised and tokenised as the training rows are."""
         if self.pinned.test is None:
             raise RecipeError("the recipe holds no rows out; set source.test.split=NAME or source.test.fraction=0.2")
-        spec = self.recipe.source.test
-        split = spec.split if spec is not None and spec.split is not None else self.pinned.record.split
-        prepared = self._prepare(self.pinned.test, self.pinned.test_id, split, train.prepared)
+        prepared, _ = self._rows.prepared(self.pinned.test_id, held_out=True, like=train.prepared)
         return self._feed(prepared, train.fitted, self.pinned.test_id, self.pinned.test_label)
 
-    def _prepare(self, dataset: Dataset, ids: NDArray[np.int64], split: str, like: Any = None) -> Any:
-        key = hashlib.sha256(f"{self.pinned.record.digest}{split}".encode() + ids.tobytes()).hexdigest()[:16]
-        return self.task.prepare(dataset, ids, self.pinned.record.columns, self.folder.path / "cache", key, like)
+    @property
+    def _rows(self) -> Rows:
+        return Rows(self.task, self.pinned, self.folder.path / "cache", self.recipe.source.on_bad_row == "skip")
 
     def _feed(self, prepared: Any, fitted: Mapping[str, Any], ids: NDArray[np.int64], label: NDArray[np.int32]) -> Feed:
         labels = torch.from_numpy(label.astype(np.int64)).to(self.device)
@@ -113,7 +114,7 @@ def open_session(
     folder: RunFolder,
     *,
     command: str,
-    dataset: Dataset | None = None,
+    dataset: Dataset | DatasetDict | None = None,
     test: Dataset | None = None,
     model: GivenModel | None = None,
     claim: bool = True,
@@ -131,8 +132,10 @@ def open_session(
     _check_given(recipe, model)
     task: Task = build(registry.find("tasks", recipe.task.kind, allow_plugins), recipe.task.options, "task")
     batch_scores, accumulators = find_scores(recipe.score.scores, allow_plugins)
-    given = {"test": test, recipe.source.split: dataset}
-    pinned = pin(recipe.source, task.find_columns, {name: split for name, split in given.items() if split is not None})
+    pinned = pin(recipe.source, task.find_columns, in_memory(recipe.source.split, dataset, test))
+    if recipe.source.repo is not None:
+        # A branch may move; what was begun goes on with the same commit.
+        recipe = replace(recipe, source=replace(recipe.source, revision=pinned.record.revision))
     device = accelerator().device
     made = provenance(recipe.digest, command, device)
     session = Session(recipe, folder, task, pinned, device, made, batch_scores, accumulators, model)
@@ -140,9 +143,11 @@ def open_session(
         if not folder.exists():
             try_out(session)
         folder.claim(recipe.identity(), pinned.record, to_yaml(recipe))
-        if pinned.noise is not None:
-            folder.save_label_noise(pinned.noise.ids, pinned.noise.before, pinned.noise.after)
-    return session
+    pinned = readable(Rows(task, pinned, folder.path / "cache", recipe.source.on_bad_row == "skip"), folder, look=claim)
+    if claim and pinned.noise is not None:
+        own = None if pinned.source_id is None else pinned.source_id[pinned.noise.ids]
+        folder.save_label_noise(pinned.noise.ids, pinned.noise.before, pinned.noise.after, own)
+    return replace(session, pinned=pinned)
 
 
 def _check_given(recipe: Recipe, model: GivenModel | None) -> None:
@@ -159,9 +164,13 @@ def _check_given(recipe: Recipe, model: GivenModel | None) -> None:
 
 
 def try_out(session: Session) -> None:
-    """Train one step on a few rows in a temporary folder, so that faults show before anything is written."""
+    """Train one step on a few rows in a temporary folder, so that faults show before anything is written.
+
+    Rows that cannot be read are passed over here: the pass over all of them names all of them.
+    """
+    recipe = replace(session.recipe, source=replace(session.recipe.source, on_bad_row="skip"))
     with tempfile.TemporaryDirectory() as temporary, untouched_generators(session.device):
-        probe = replace(session, folder=RunFolder(temporary))
+        probe = replace(session, recipe=recipe, folder=RunFolder(temporary))
         feed = probe.train_feed(limit=PROBE_ROWS)
         streams = streams_for("probe", 0)
         model = probe.new_model(feed, streams.init)

@@ -10,6 +10,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset, load_from_disk
 from PIL import Image as Pillow
 
+from hf_datadiet.errors import RecipeError
 from hf_datadiet.hub import files
 from hf_datadiet.hub.files import write_splits
 from tests.synthetic import CLASSES, pictures
@@ -103,6 +104,15 @@ def test_a_split_of_any_name_is_found_again(form: Any, names: tuple[str, ...], t
     write_splits(splits, tmp_path / "toys", form)
     back = read(tmp_path / "toys", form)
     assert {name: len(split) for name, split in back.items()} == {name: len(split) for name, split in splits.items()}
+
+
+@pytest.mark.parametrize("name", ["all", "tr-ain"])
+def test_a_split_that_could_not_be_read_again_is_not_written(name: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=f"load_dataset takes no split named '{name}', .*; use --write disk"):
+        write_splits({name: pictures(3)}, tmp_path / "toys", "parquet")
+    assert not (tmp_path / "toys").exists()
+    write_splits({name: pictures(3)}, tmp_path / "toys", "disk")
+    assert len(read(tmp_path / "toys", "disk")[name]) == 3
 
 
 def test_many_batches_and_a_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

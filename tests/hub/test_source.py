@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, concatenate_datasets
 from sklearn.datasets import load_digits
@@ -79,32 +80,12 @@ def test_a_path_may_use_an_environment_variable(two: DatasetDict, tmp_path: Path
         opened(SourceSpec(path="$TOYS_ROOT/toys"))
 
 
-def test_what_cannot_be_opened_says_why(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "text.parquet").write_text("no parquet at all, but long enough to be something")
-    (tmp_path / "empty").mkdir()
-    pictures(12).to_parquet(str(tmp_path / "cut.parquet"))
-    whole = (tmp_path / "cut.parquet").read_bytes()
-    (tmp_path / "cut.parquet").write_bytes(whole[:4] + b"\0" * 400 + whole[404:])
-    (tmp_path / "disk").mkdir()
-    (tmp_path / "disk" / "state.json").write_text("{}")
-    for spec, message in [
-        (SourceSpec(), "the recipe names no source; set source.path"),
-        (SourceSpec(sample="digit"), "no embedded sample 'digit'; there are: digits"),
-        (SourceSpec(path=str(tmp_path / "none")), "does not exist; pass source.path=FOLDER"),
-        (SourceSpec(path=str(tmp_path / "text.parquet")), r"cannot read .*text\.parquet: "),
-        (SourceSpec(path=str(tmp_path / "cut.parquet")), r"cannot read .*cut\.parquet: "),
-        (SourceSpec(path=str(tmp_path / "empty")), "cannot read .*empty: "),
-        (SourceSpec(path=str(tmp_path / "disk")), "cannot read .*disk: "),
-    ]:
-        with pytest.raises(SourceError, match=message) as error:
-            opened(spec)
-        assert "\n" not in str(error.value)
-
-
 def test_splits(two: DatasetDict) -> None:
     with pytest.raises(SourceError, match=r"source has no split 'validation'; it has: train, test; set source.split"):
         opened(SourceSpec(split="validation"), **two)
     assert opened(SourceSpec(split="test"), **two).record.n_rows == 6
+    with pytest.raises(SourceError, match=r"split 'test' is empty; choose another with source.test.split, or set source.test.fraction=0.2"):
+        opened(SourceSpec(test=HeldOut(split="test")), train=two["train"], test=two["test"].select([]))
     with pytest.raises(SourceError, match="split 'train' is empty"):
         opened(SourceSpec(), train=two["train"].select([]))
     for name in ("train", "dev"):
@@ -161,14 +142,22 @@ def test_whole_numbers_are_labels(kind: str) -> None:
 @pytest.mark.parametrize(
     ("label", "feature", "message"),
     [
-        (["cat", "dog", None], Value("string"), r"holds Value\('string'\); encode it first: dataset.class_encode_column\('label'\)"),
-        ([0.0, 1.0, 0.0], Value("float32"), "encode it first"),
-        ([True, False, True], Value("bool"), "encode it first"),
+        (["a", "b", "c", None], Value("string"), "holds 3 texts, all different, and no classes; name another: source.columns.label=NAME"),
+        ([0.0, 1.5, 0.0], Value("float32"), "holds 1.5, which is no class; labels are class names or whole numbers from 0"),
+        ([0.0, float("inf"), 0.0], Value("float64"), "holds inf, which is no class"),
+        ([0.0, 1e300, 0.0], Value("float64"), r"holds 1e\+300, which is no class"),
+        (
+            [True, False, True],
+            Value("bool"),
+            r"holds Value\('bool'\); labels are class names or whole numbers from 0: write them so, or name",
+        ),
         ([0, 1, -2], Value("int64"), "holds -2..1 where 0..1 are classes; use these, and null or -1 for no label"),
         ([0, 1, 2**32], Value("int64"), "holds 0..4294967296"),
         ([0, 0, None], Value("int64"), "has labels of fewer than two classes"),
         ([-1, -1, None], ClassLabel(names=["a", "b"]), "has labels of fewer than two classes"),
         ([0, 0, 0], ClassLabel(names=["a"]), "has labels of fewer than two classes"),
+        ([1, 1, None], ClassLabel(names=["a", "b"]), "has labels of fewer than two classes"),
+        (["a", "a", None], Value("string"), "has labels of fewer than two classes"),
     ],
 )
 def test_labels_that_are_none(label: list[Any], feature: Any, message: str) -> None:
@@ -176,9 +165,80 @@ def test_labels_that_are_none(label: list[Any], feature: Any, message: str) -> N
         opened(SourceSpec(), train=relabelled(label, feature))
 
 
-def test_a_named_column_of_text_is_no_label() -> None:
-    with pytest.raises(SourceError, match=r"dataset.class_encode_column\('word'\)"):
-        opened(SourceSpec(columns={"label": "word"}), train=relabelled(["x", "y", "x"], Value("string"), "word"))
+def test_class_names_get_their_places_in_sorted_order() -> None:
+    """Whatever the order of the rows, and recorded: the mapping is that of the scored split."""
+    label = ["dog", "cat", None, "dog", "ship", "cat"]
+    for kind in ("string", "large_string"):
+        pinned = opened(SourceSpec(), train=relabelled(label, Value(kind)))
+        assert pinned.record.classes == ("cat", "dog", "ship") and pinned.label.tolist() == [1, 0, UNLABELLED, 1, 2, 0]
+    backwards = opened(SourceSpec(), train=relabelled(label[::-1], Value("string")))
+    assert backwards.record.classes == ("cat", "dog", "ship") and backwards.label.tolist() == [0, 2, 1, UNLABELLED, 0, 1]
+    named = opened(SourceSpec(columns={"label": "word"}), train=relabelled(["x", "y", "x"], Value("string"), "word"))
+    assert named.record.classes == ("x", "y")
+
+    test = relabelled(["ship", None, "dog"], Value("string"))
+    held = opened(SourceSpec(test=HeldOut(split="test")), train=relabelled(label, Value("string")), test=test)
+    assert held.test_id.tolist() == [0, 2] and held.test_label.tolist() == [2, 1], "numbered as in the scored split"
+    with pytest.raises(
+        SourceError, match="the held-out rows have the class 'moon' in column 'label', which the rows to be scored have not"
+    ):
+        opened(SourceSpec(test=HeldOut(split="test")), train=relabelled(label, Value("string")), test=relabelled(["moon"], Value("string")))
+
+
+def test_whole_floats_are_labels() -> None:
+    """Readers of CSV make floats of integers with gaps."""
+    pinned = opened(SourceSpec(), train=relabelled([0.0, 2.0, None, float("nan"), -1.0, 1.0], Value("float64")))
+    assert pinned.label.tolist() == [0, 2, -1, -1, -1, 1] and pinned.record.classes == ("0", "1", "2")
+
+
+# The user's own ids
+
+
+@pytest.mark.parametrize(("ids", "kind"), [([f"img-{row}" for row in range(12)], "string"), (list(range(70, 58, -1)), "int32")])
+def test_own_ids_are_carried_and_pinned(ids: list[Any], kind: str) -> None:
+    whole = pictures(12, uid=ids).cast_column("uid", Value(kind))
+    pinned = opened(SourceSpec(id_column="uid", test=HeldOut(fraction=0.25)), train=whole)
+    assert pinned.source_id is not None and pinned.source_id.tolist() == ids and pinned.test_source_id is pinned.source_id
+    assert pinned.record.columns == {**ROLES, "id": "uid"}
+    renamed = pictures(12, uid=[*ids[:-1], ids[0] * 2]).cast_column("uid", Value(kind))
+    assert opened(SourceSpec(id_column="uid"), train=renamed).record.digest != pinned.record.digest
+    test = pictures(4, uid=ids[4:8]).cast_column("uid", Value(kind))
+    held = opened(SourceSpec(id_column="uid", test=HeldOut(split="test")), train=whole, test=test)
+    assert held.test_source_id is not None and held.test_source_id.tolist() == ids[4:8]
+    with pytest.raises(SourceError, match="split 'test' has no column 'uid'"):
+        opened(SourceSpec(id_column="uid", test=HeldOut(split="test")), train=whole, test=pictures(4))
+
+
+@pytest.mark.parametrize(
+    ("ids", "kind", "message"),
+    [
+        (["a", "b", "c", "b"], "string", "source.id_column 'uid' has b in rows 1 and 3; every row needs an id of its own"),
+        ([1, 2, 1, 4], "int64", "source.id_column 'uid' has 1 in rows 0 and 2"),
+        ([1, None, 2, None], "int64", "source.id_column 'uid' is null in 2 rows; give every row an id, or leave id_column out"),
+        ([0.5, 1.0, 2.0, 3.0], "float64", r"source.id_column 'uid' holds Value\('float64'\); ids are integers or strings"),
+    ],
+)
+def test_ids_that_are_none(ids: list[Any], kind: str, message: str) -> None:
+    whole = concatenate_datasets([pictures(4), Dataset.from_dict({"uid": ids}, features=Features({"uid": Value(kind)}))], axis=1)
+    with pytest.raises(SourceError, match=message):
+        opened(SourceSpec(id_column="uid"), train=whole)
+
+
+def test_numbers_above_the_largest_integer() -> None:
+    huge = Dataset(pa.table({"huge": pa.array([0, 1, 2**63], pa.uint64())}))
+    whole = concatenate_datasets([pictures(3), huge], axis=1)
+    with pytest.raises(SourceError, match=r"label column 'huge' holds numbers above 2\*\*63"):
+        opened(SourceSpec(columns={"label": "huge"}), train=whole)
+    with pytest.raises(SourceError, match=r"source.id_column 'huge' holds integers of 2\*\*63 or more; use strings"):
+        opened(SourceSpec(id_column="huge"), train=whole)
+
+
+def test_an_id_column_must_exist() -> None:
+    with pytest.raises(SourceError, match=r"source.id_column names 'uid'; the dataset has: image, label"):
+        opened(SourceSpec(id_column="uid"), train=pictures(12))
+
+
+# Rows without a label
 
 
 def test_rows_without_a_label_are_in_play_and_counted() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from datasets import Dataset, Features, Image
 from PIL import Image as Pillow
 from torch import nn
 
-from hf_datadiet.errors import RecipeError, SourceError
+from hf_datadiet.errors import BadRowsError, RecipeError, SourceError
 from hf_datadiet.recipe import build
 from hf_datadiet.tasks.image import ImageTask, crop_and_flip
 from tests.synthetic import pictures
@@ -103,14 +104,16 @@ def test_more_than_8_bits_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_no_image_names_its_row(tmp_path: Path) -> None:
-    cells = [{"bytes": None, "path": str(tmp_path / "gone.png")}, {"bytes": b"no image", "path": None}, None]
+    cells: list[Any] = [{"bytes": None, "path": str(tmp_path / "gone.png")}, {"bytes": b"no image", "path": None}, None]
     features = Features({"image": Image()})
-    for row, message in enumerate(
-        ["row 0 has an image that cannot be read", "row 1 has an image that cannot be read", "row 2 has no image"]
-    ):
-        with pytest.raises(SourceError, match=message) as error:
-            prepared(Dataset.from_dict({"image": cells}, features=features), tmp_path / "cache", ids=[row])
-        assert "\n" not in str(error.value)
+    stream = io.BytesIO()
+    grey().save(stream, "png")
+    half = stream.getvalue()[: len(stream.getvalue()) // 2]
+    cells += [{"bytes": stream.getvalue(), "path": None}, {"bytes": half, "path": None}]
+    with pytest.raises(BadRowsError, match=r"4 rows cannot be read: 0 \(image missing\), 1 \(cannot identify image file\), 2") as error:
+        prepared(Dataset.from_dict({"image": cells}, features=features), tmp_path / "cache")
+    assert set(error.value.rows) == {0, 1, 2, 4} and error.value.rows[2] == "image is null" and error.value.rows[4]
+    assert "\n" not in str(error.value) and " at 0x" not in str(error.value) and str(tmp_path) not in str(error.value)
     words: Any = OneColumn(["word"])
     with pytest.raises(SourceError, match=r"row 0 has no image \(it is str\); name the image column"):
         prepared(words, tmp_path / "cache")

@@ -11,7 +11,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from hf_datadiet.errors import RecipeError, SourceError
+from hf_datadiet.errors import BadRowsError, RecipeError, SourceError
 from hf_datadiet.gradients.forward import logits_of
 from hf_datadiet.hub.samples import PACKAGES, docstrings
 from hf_datadiet.scorers.input_norm import input_norm
@@ -189,11 +189,11 @@ def test_learning_a_tokenizer_is_deterministic() -> None:
 def test_a_null_text_names_its_row(bad: int, tmp_path: Path) -> None:
     texts: list[str | None] = [*SENTENCES[:3]]
     texts[bad] = None
-    with pytest.raises(SourceError, match=rf"row {bad} has no text in column 'text' \(it is null\)"):
+    with pytest.raises(BadRowsError, match=rf"1 row cannot be read: {bad} \(text is null\); mend the data, or leave"):
         prepared(rows(texts), tmp_path)
-    with pytest.raises(SourceError, match=rf"row {bad} has no text in column 'second' \(it is null\)"):
+    with pytest.raises(BadRowsError, match=rf"1 row cannot be read: {bad} \(second is null\)"):
         prepared(rows(SENTENCES[:3], second=texts), tmp_path, columns=PAIR)
-    with pytest.raises(SourceError, match=r"row 0 has no text in column 'label' \(it is int\)"):
+    with pytest.raises(SourceError, match=r"column 'label' holds int and no text; name another with source.columns"):
         prepared(rows(), tmp_path, columns={"text": "label", "label": "label"})
     assert not any(tmp_path.glob("**/*")), "nothing half made is left"
 
