@@ -20,6 +20,10 @@ from hf_datadiet.errors import CoverageError, RecipeError
 Direction: TypeAlias = Literal["harder", "easier", "neither"]
 """What a high value says of an example; "neither" for numbers that are no claim about difficulty."""
 
+Origin: TypeAlias = Literal["observed", "training", "logits"]
+"""Where a column's values were taken: in the observe pass (eval mode, no augmentation), in the training forward passes
+(train mode, augmented inputs, before the update), or from logits that somebody else computed, once per epoch."""
+
 UNLABELLED = -1
 """The label of a row without a label: such a row is neither trained on nor scored, and its scores are null."""
 
@@ -134,7 +138,7 @@ class ScoreColumn:
     `per_seed` float32 [S, N]: None where only means are known. `reliability`: Spearman-Brown of the mean pairwise
     Spearman correlation between seeds, in [-inf, 1]; None for one seed or a score that no seed changes.
     `epoch`: the moment observed; for scores accumulated during training, the last epoch.
-    `low`, `high`: the range that the score's definition allows (infinite where it allows any).
+    `low`, `high`: the range that the score's definition allows (infinite where it allows any). `origin`: where it was taken.
     """
 
     score: str
@@ -146,6 +150,7 @@ class ScoreColumn:
     low: float
     high: float
     reliability: float | None
+    origin: Origin = "observed"
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from numpy.typing import NDArray
 
+from hf_datadiet.averaging import score_table
 from hf_datadiet.errors import CoverageError
 from hf_datadiet.hub.columns import with_scores
 from hf_datadiet.recipe import Recipe, recipe_from, to_yaml, with_overrides
-from hf_datadiet.records import RunResult, ScoreColumn, ScoreTable
-from hf_datadiet.scorers.base import BatchScore, Column
-from hf_datadiet.stats import reliability, seed_mean_se
+from hf_datadiet.records import RunResult, ScoreTable
 from hf_datadiet.store import RunFolder
 from hf_datadiet.training.progress import Progress
 from hf_datadiet.training.seeds import score_seed
@@ -75,7 +73,7 @@ def score_run(
     if missing:
         _train_seeds(session, missing, Progress(len(missing) * recipe.score_epochs, shown=progress))
     results = [folder.load_seed(seed) for seed in seeds]
-    table = score_table(session, results)
+    table = _table(session, results)
     folder.save_scores(table)
     return table
 
@@ -95,42 +93,22 @@ def _train_seeds(session: Session, seeds: Sequence[int], progress: Progress) -> 
         session.folder.save_seed(score_seed(session, feed, plan, seed, report))
 
 
-def score_table(session: Session, results: Sequence[RunResult]) -> ScoreTable:
-    """Mean, standard error, per-seed values and reliability of every score at every moment; N rows, null without label."""
+def _table(session: Session, results: Sequence[RunResult]) -> ScoreTable:
+    """The table of all seeds; every one of them must have observed exactly this run's rows."""
     recipe, pinned = session.recipe, session.pinned
     for result in results:
         if not np.array_equal(result.example_id, session.labelled):
             raise CoverageError(f"seed {result.seed} observed other rows than this run has; choose another --out")
-    labelled_at = np.searchsorted(pinned.scored, session.labelled)
-    columns: dict[str, ScoreColumn] = {}
-
-    def add(name: str, score: str, epoch: int, values: NDArray[np.float32], about: BatchScore | Column, *, seeded: bool) -> None:
-        per_seed = np.full((len(results), pinned.scored.size), np.nan, np.float32)
-        per_seed[:, labelled_at] = values
-        mean, se = seed_mean_se(per_seed)
-        measured = reliability(values) if seeded else None
-        columns[name] = ScoreColumn(
-            score=score,
-            epoch=epoch,
-            mean=mean,
-            se=se if seeded else None,
-            per_seed=per_seed,
-            higher_is=about.higher_is,
-            low=about.low,
-            high=about.high,
-            reliability=measured if measured is not None and np.isfinite(measured) else None,
-        )
-
-    for name, scorer in session.batch_scores.items():
-        for moment, epoch in enumerate(recipe.moments):
-            values = np.stack([result.observed[name][moment] for result in results])
-            add(name if epoch == recipe.headline else f"{name}_e{epoch}", name, epoch, values, scorer, seeded=scorer.seeded)
-    for accumulator in session.accumulators.values():
-        for column in accumulator.columns:
-            values = np.stack([result.accumulated[column.name] for result in results])
-            add(column.name, column.name, recipe.score_epochs, values, column, seeded=True)
-    seeds = tuple(result.seed for result in results)
-    return ScoreTable(pinned.record, pinned.scored, pinned.label[pinned.scored], seeds, columns, session.provenance)
+    return score_table(
+        results,
+        source=pinned.record,
+        example_id=pinned.scored,
+        label=pinned.label[pinned.scored],
+        batch_scores=session.batch_scores,
+        accumulators=session.accumulators,
+        headline=recipe.headline,
+        provenance=session.provenance,
+    )
 
 
 def add_scores(dataset: Dataset, scores: ScoreTable | str | Path, *, prefix: str = "") -> Dataset:
