@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hf_datadiet.errors import DataDietError, RecipeError
-from hf_datadiet.recipe import PruneSpec, Recipe, load_recipe, recipe_from, recipes_folder
+from hf_datadiet.recipe import LOGITS, PruneSpec, Recipe, load_recipe, recipe_from, recipes_folder
 from hf_datadiet.store import RunFolder
 
 if TYPE_CHECKING:
@@ -83,14 +83,34 @@ def run(recipe: Path, overrides: tuple[str, ...], out: Path | None, limit: int |
 
 
 @commands.command()
-@RECIPE
+@click.argument("recipe", metavar="RECIPE", type=click.Path(path_type=Path), required=False)
 @OVERRIDES
 @OUT
 @LIMIT
 @DRY_RUN
+@click.option("--from-logits", "logits", metavar="FILE", multiple=True, help="Train nothing: [E, N, C] in .npy, or .parquet; one per seed.")
+@click.option("--labels", type=click.Path(path_type=Path), help="With --from-logits FILE.npy: the labels, integers [N] in .npy.")
 @PLUGINS
-def score(recipe: Path, overrides: tuple[str, ...], out: Path | None, limit: int | None, dry_run: bool, allow_plugins: bool) -> None:
-    """Train the scoring seeds that are missing and write scores.parquet."""
+def score(
+    recipe: Path | None,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    limit: int | None,
+    dry_run: bool,
+    logits: tuple[str, ...],
+    labels: Path | None,
+    allow_plugins: bool,
+) -> None:
+    """Train the scoring seeds that are missing and write scores.parquet; or score logits that are there already."""
+    if logits:
+        words = [*([str(recipe)] if recipe else []), *overrides]
+        if limit is not None or dry_run:
+            raise RecipeError("--limit and --dry-run are for trainings; leave them out with --from-logits")
+        return _score_logits(logits, labels, words, out or Path("runs") / Path(logits[0]).stem, allow_plugins)
+    if labels is not None:
+        raise RecipeError("--labels goes with --from-logits FILE; the labels of a RECIPE are a column of its source")
+    if recipe is None:
+        raise RecipeError("nothing to score is named; give a RECIPE, or --from-logits FILE --labels FILE")
     loaded, folder = _load(recipe, overrides, limit, out)
     if dry_run:
         return _estimate(loaded, folder, whole=False, allow_plugins=allow_plugins)
@@ -145,7 +165,8 @@ def prune(
     if write:
         written = write_pruned(kept, _recipe_of(kept), selection, form=write, prefix=prefix, allow_plugins=allow_plugins)
         click.echo(f"pruned dataset: {written}")
-    click.echo(f"next: hf-datadiet evaluate {folder}")
+    if _recipe_of(kept).task.kind != LOGITS:
+        click.echo(f"next: hf-datadiet evaluate {folder}")
 
 
 @commands.command()
@@ -170,6 +191,22 @@ def report(folder: Path) -> None:
     kept = RunFolder(folder)
     kept.require()
     _finish(kept, _write_report(_recipe_of(kept), kept))
+
+
+def _score_logits(logits: Sequence[str], labels: Path | None, words: Sequence[str], out: Path, allow_plugins: bool) -> None:
+    from hf_datadiet.from_logits import score_logits
+    from hf_datadiet.recipe import parse_overrides
+
+    asked = parse_overrides(words)
+    scores = asked.pop("score.scores", None)
+    if asked:
+        raise RecipeError(
+            f"with --from-logits nothing is trained, so {next(iter(asked))} has no effect; only score.scores=[...] can be set"
+        )
+    names = [scores] if isinstance(scores, str) else scores
+    folder = RunFolder(out)
+    score_logits(logits, labels, scores=names, folder=folder, command=_command(), allow_plugins=allow_plugins)
+    _finish(folder, _write_report(_recipe_of(folder), folder))
 
 
 def _load(recipe: Path, overrides: Sequence[str], limit: int | None, out: Path | None) -> tuple[Recipe, RunFolder]:
@@ -274,11 +311,14 @@ def _finish(folder: RunFolder, made: Report) -> None:
     click.echo(f"\n{summary(made)}\n")
     click.echo(f"report  {folder.path / 'report.md'}")
     click.echo(f"scores  {folder.path / 'scores.parquet'}")
-    if made.selections and not made.evaluations:
+    if made.selections and made.task["kind"] == LOGITS:
+        click.echo("next    train on the rows that a selection keeps: its selection.parquet, or prune_dataset in Python")
+    elif made.selections and not made.evaluations:
         click.echo(f"next    hf-datadiet evaluate {folder.path}")
     elif made.selections:
         first = made.selections[0]["name"]
         click.echo(f"kept    {folder.selection_path(first) / 'selection.parquet'}")
         click.echo(f"next    read the report; another budget: hf-datadiet prune {folder.path} --name keep-70 --score el2n --keep 0.7")
     else:
-        click.echo(f"next    hf-datadiet prune {folder.path} --name keep-50 --score {made.scores[0]['column']} --keep 0.5")
+        column = next((score["column"] for score in made.scores if score["column"] == score["score"]), made.scores[0]["column"])
+        click.echo(f"next    hf-datadiet prune {folder.path} --name keep-50 --score {column} --keep 0.5")

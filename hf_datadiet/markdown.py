@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from hf_datadiet.recipe import LOGITS
 from hf_datadiet.records import Report
 
 
@@ -32,11 +33,13 @@ def summary(report: Report) -> str:
 def _head(report: Report) -> str:
     source, task = report.source, report.task
     held = f" {source['n_unlabelled']} rows without a label have no score." if source["n_unlabelled"] else ""
+    by = f"scored by {task['n_seeds']} trainings of `{task['model']}`, {task['score_epochs']} of {task['epochs']} epochs each."
+    if task.get("kind") == LOGITS:
+        by = f"scored from the logits of {task['n_seeds']} trainings up to epoch {task['epochs']}; forgetting is counted at the ends of epochs."
     lines = [
         f"# Data diet of {source['name']}",
         "",
-        f"{source['n_scored']} rows of split `{source['split']}` ({source['n_rows']} rows in all, {source['n_classes']} classes) "
-        f"scored by {task['n_seeds']} trainings of `{task['model']}`, {task['score_epochs']} of {task['epochs']} epochs each.{held}",
+        f"{source['n_scored']} rows of split `{source['split']}` ({source['n_rows']} rows in all, {source['n_classes']} classes) {by}{held}",
     ]
     if report.warnings:
         lines += ["", "**Read with care**", "", *(f"- {warning['text']}" for warning in report.warnings)]

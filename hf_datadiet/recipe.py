@@ -35,6 +35,12 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """The name of a folder inside the run folder: never a path."""
 
+LOGITS = "logits"
+"""`task.kind` of a run that was scored from given logits: there is nothing to train on."""
+
+IN_MEMORY = "in-memory"
+"""`task.kind` of a run whose task was an object in Python: no recipe can build it again."""
+
 FIRST_EVALUATION_SEED = 10_000
 """Evaluation seeds start here, so that they are disjoint from the scoring seeds 0..S-1."""
 

@@ -16,7 +16,7 @@ from hf_datadiet import registry
 from hf_datadiet.errors import RecipeError
 from hf_datadiet.gradients.norms import Engine, fastest_engine
 from hf_datadiet.hub.source import Pinned, pin
-from hf_datadiet.recipe import Recipe, build, to_yaml
+from hf_datadiet.recipe import IN_MEMORY, LOGITS, Recipe, build, to_yaml
 from hf_datadiet.records import UNLABELLED, Plan, Provenance
 from hf_datadiet.scorers.base import Accumulator, BatchScore
 from hf_datadiet.store import RunFolder
@@ -97,15 +97,16 @@ def open_session(
     command: str,
     dataset: Dataset | None = None,
     test: Dataset | None = None,
+    task: Task | None = None,
     claim: bool = True,
     allow_plugins: bool = False,
 ) -> Session:
     """Check every name in the recipe, pin the source and make the folder this run's. Nothing is written before that.
 
-    `dataset` and `test` take the place of what `source` would open. Without `claim` nothing is written at all.
-    `allow_plugins` admits tasks and scores written `package.module:NAME`.
+    `dataset`, `test` and `task` take the place of what the recipe would open and build. Without `claim` nothing is written at
+    all. `allow_plugins` admits tasks and scores written `package.module:NAME`.
     """
-    task: Task = build(registry.find("tasks", recipe.task.kind, allow_plugins), recipe.task.options, "task")
+    task = task or _task(recipe, allow_plugins)
     batch_scores, accumulators = find_scores(recipe.score.scores, allow_plugins)
     given = {"test": test, recipe.source.split: dataset}
     pinned = pin(recipe.source, task.find_columns, {name: split for name, split in given.items() if split is not None})
@@ -116,6 +117,21 @@ def open_session(
         if pinned.noise is not None:
             folder.save_label_noise(pinned.noise.ids, pinned.noise.before, pinned.noise.after)
     return Session(recipe, folder, task, pinned, device, made, batch_scores, accumulators)
+
+
+def _task(recipe: Recipe, allow_plugins: bool) -> Task:
+    """The task that the recipe names: a class built from its options, or an object as it stands in somebody's module."""
+    kind, options = recipe.task.kind, recipe.task.options
+    if kind == LOGITS:
+        raise RecipeError("this run was scored from logits and knows no dataset to train on; use prune_dataset(dataset, table) in Python")
+    if kind == IN_MEMORY:
+        raise RecipeError("the task of this run was an object in Python; go on there, and pass it again: task=...")
+    found = registry.find("tasks", kind, allow_plugins)
+    if isinstance(found, type):
+        return build(found, options, "task")
+    if options:
+        raise RecipeError(f"task.{next(iter(options))}: task {kind} is an object and takes no keys; leave it out, or name its class")
+    return found
 
 
 def find_scores(names: Sequence[str], allow_plugins: bool = False) -> tuple[dict[str, BatchScore], dict[str, Accumulator]]:
