@@ -21,17 +21,17 @@ def score_table(
     batch_scores: Mapping[str, BatchScore],
     accumulators: Mapping[str, Accumulator],
     headline: int,
+    epochs: int,
     provenance: Provenance,
     origin: Origin | None = None,
 ) -> ScoreTable:
     """Mean, standard error, per-seed values and reliability of every score at every moment, of N rows, null without label.
 
     `results`: at least one seed, all of the same labelled rows and moments. `example_id` int64 [N] ascending, `label` int32 [N].
-    The plain column name of a batch score means the moment `headline`; the others are `NAME_e<epoch>`. `origin`: that of every
-    column; by default batch scores were observed and accumulators followed the training.
+    The plain column name of a batch score means the moment `headline`; the others are `NAME_e<epoch>`. Accumulators ended after
+    `epochs`. `origin`: that of every column; by default batch scores were observed and accumulators followed the training.
     """
     labelled_at = np.searchsorted(example_id, results[0].example_id)
-    moments = results[0].moments
     columns: dict[str, ScoreColumn] = {}
 
     def add(name: str, score: str, epoch: int, values: NDArray[np.float32], about: BatchScore | Column, usual: Origin) -> None:
@@ -54,11 +54,11 @@ def score_table(
         )
 
     for name, scorer in batch_scores.items():
-        for moment, epoch in enumerate(moments):
+        for moment, epoch in enumerate(results[0].moments):
             values = np.stack([result.observed[name][moment] for result in results])
             add(name if epoch == headline else f"{name}_e{epoch}", name, epoch, values, scorer, "observed")
     for accumulator in accumulators.values():
         for column in accumulator.columns:
             values = np.stack([result.accumulated[column.name] for result in results])
-            add(column.name, column.name, moments[-1], values, column, "training")
+            add(column.name, column.name, epochs, values, column, "training")
     return ScoreTable(source, example_id, label, tuple(result.seed for result in results), columns, provenance)

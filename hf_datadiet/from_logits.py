@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from hf_datadiet import registry
 from hf_datadiet.averaging import score_table
 from hf_datadiet.errors import RecipeError, SourceError
-from hf_datadiet.logits import Block, Given, Logits, check_labels, labels_of, open_logits, some
+from hf_datadiet.logits import Block, Given, Logits, check_labels, labels_of, open_logits
 from hf_datadiet.recipe import LOGITS, Recipe, recipe_from, to_yaml
-from hf_datadiet.records import UNLABELLED, Provenance, RunResult, ScoreTable, Source
+from hf_datadiet.records import UNLABELLED, Provenance, RunResult, ScoreTable, Source, some_ids
 from hf_datadiet.scorers.base import Accumulator, BatchScore
 from hf_datadiet.store import RunFolder
 from hf_datadiet.training.environment import provenance
@@ -100,6 +100,7 @@ def score_logits(
         batch_scores=batch_scores,
         accumulators=accumulators,
         headline=first.epochs[-1],
+        epochs=first.epochs[-1],
         provenance=made,
         origin="logits",
     )
@@ -223,13 +224,13 @@ class _SeedOfLogits:
             broken = ~np.isfinite(logits).all(axis=1)
             if broken.any():
                 raise SourceError(
-                    f"{self.logits.name}: epoch {block.epoch} has logits that are not finite for example ids {some(rows[broken])}; "
+                    f"{self.logits.name}: epoch {block.epoch} has logits that are not finite for example ids {some_ids(rows[broken])}; "
                     "leave that epoch out, or give these rows the label -1"
                 )
             if number == 0 and _are_probabilities(logits):
                 raise SourceError(
-                    f"{self.logits.name} holds probabilities: every row lies in [0, 1] and sums to 1; give logits, the outputs before softmax "
-                    "(or numpy.log of the probabilities)"
+                    f"{self.logits.name} holds probabilities: every row lies in [0, 1] and sums to 1; give logits, the outputs before "
+                    "softmax (or numpy.log of the probabilities)"
                 )
             yield Block(block.epoch, rows, logits)
 

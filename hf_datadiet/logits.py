@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,16 +20,13 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from hf_datadiet.errors import CoverageError, SourceError
-from hf_datadiet.records import UNLABELLED
+from hf_datadiet.records import UNLABELLED, some_ids
 
 Given: TypeAlias = NDArray[Any] | str | Path
 """The logits of one training: an array [E, N, C], or the path of a .npy or .parquet file."""
 
 BLOCK = 1 << 20
 """Numbers held at once, about: 4 MiB of float32."""
-
-SHOWN = 5
-"""Example ids that a message names."""
 
 
 @dataclass(frozen=True)
@@ -85,17 +83,11 @@ def check_labels(label: NDArray[np.int32], logits: Logits) -> None:
     wrong = np.flatnonzero((label < UNLABELLED) | (label >= logits.n_classes))
     if wrong.size:
         raise SourceError(
-            f"labels of example ids {some(wrong)} are no class of the {logits.n_classes} in {logits.name} (the first is "
+            f"labels of example ids {some_ids(wrong)} are no class of the {logits.n_classes} in {logits.name} (the first is "
             f"{label[wrong[0]]}); use 0..{logits.n_classes - 1}, and -1 for no label"
         )
     if not (label != UNLABELLED).any():
         raise SourceError("every label is -1, so there is nothing to score; give the labels that the model was trained on")
-
-
-def some(ids: NDArray[np.int64]) -> str:
-    """The first few ids, and how many there are."""
-    listed = ", ".join(map(str, ids[:SHOWN].tolist()))
-    return listed if ids.size <= SHOWN else f"{listed}, ... ({ids.size} in all)"
 
 
 # Numpy
@@ -183,12 +175,12 @@ def _covered(file: pq.ParquetFile, name: str) -> tuple[tuple[int, ...], NDArray[
         if not np.array_equal(rows[order], expected):
             missing, (found, counts) = np.setdiff1d(expected, rows), np.unique(rows, return_counts=True)
             twice, beyond = found[counts > 1], np.setdiff1d(found, expected)
-            what = next(f"{word} {some(ids)}" for word, ids in (("misses", missing), ("doubles", twice), ("adds", beyond)) if ids.size)
+            what = next(f"{word} {some_ids(ids)}" for word, ids in (("misses", missing), ("doubles", twice), ("adds", beyond)) if ids.size)
             raise CoverageError(f"{name}: epoch {epoch} {what}; every epoch has each example id 0..N-1 once, the positions in the dataset")
         given = _as_int32(labels[order])
         if label is not None and not np.array_equal(given, label):
             changed = np.flatnonzero(given != label)
-            raise SourceError(f"{name}: the labels of example ids {some(changed)} change in epoch {epoch}; a row has one label")
+            raise SourceError(f"{name}: the labels of example ids {some_ids(changed)} change in epoch {epoch}; a row has one label")
         label = given
     if label is None:
         raise SourceError(f"{name} has no rows; give the logits of at least one epoch")
@@ -203,7 +195,7 @@ def _by_epoch(file: pq.ParquetFile, name: str) -> Iterator[tuple[int, NDArray[np
         epoch, rows = (_integers(batch[column], column, name) for column in COLUMNS[:2])
         labels = _integers(pc.fill_null(batch["label"], UNLABELLED) if batch["label"].null_count else batch["label"], "label", name)
         cuts = [0, *(np.flatnonzero(np.diff(epoch)) + 1).tolist(), len(epoch)]
-        for start, stop in zip(cuts, cuts[1:], strict=False):
+        for start, stop in pairwise(cuts):
             if start == stop:
                 continue
             if current is not None and epoch[start] != current:

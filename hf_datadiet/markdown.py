@@ -35,11 +35,12 @@ def _head(report: Report) -> str:
     held = f" {source['n_unlabelled']} rows without a label have no score." if source["n_unlabelled"] else ""
     by = f"scored by {task['n_seeds']} trainings of `{task['model']}`, {task['score_epochs']} of {task['epochs']} epochs each."
     if task.get("kind") == LOGITS:
-        by = f"scored from the logits of {task['n_seeds']} trainings up to epoch {task['epochs']}; forgetting is counted at the ends of epochs."
+        by = f"scored from the logits of {task['n_seeds']} trainings up to epoch {task['epochs']}; forgetting is counted after each."
     lines = [
         f"# Data diet of {source['name']}",
         "",
-        f"{source['n_scored']} rows of split `{source['split']}` ({source['n_rows']} rows in all, {source['n_classes']} classes) {by}{held}",
+        f"{source['n_scored']} rows of split `{source['split']}` ({source['n_rows']} rows in all, {source['n_classes']} classes) "
+        f"{by}{held}",
     ]
     if report.warnings:
         lines += ["", "**Read with care**", "", *(f"- {warning['text']}" for warning in report.warnings)]

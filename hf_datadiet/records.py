@@ -53,6 +53,12 @@ def check_ids(ids: NDArray[np.int64], what: str) -> None:
         raise CoverageError(f"{what}: example id {int(values[counts > 1][0])} appears more than once")
 
 
+def some_ids(ids: NDArray[np.int64]) -> str:
+    """The first five of them, and how many there are: for messages."""
+    listed = ", ".join(map(str, ids[:5].tolist()))
+    return listed if ids.size <= 5 else f"{listed}, ... ({ids.size} in all)"
+
+
 @dataclass(frozen=True)
 class Provenance:
     """Where a record comes from. Holds no absolute path, user name or host name, so that it can be published."""

@@ -107,6 +107,7 @@ def _table(session: Session, results: Sequence[RunResult]) -> ScoreTable:
         batch_scores=session.batch_scores,
         accumulators=session.accumulators,
         headline=recipe.headline,
+        epochs=recipe.score_epochs,
         provenance=session.provenance,
     )
 

@@ -333,7 +333,7 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert code == 0 and "12 rows kept, 11 dropped" in out and "evaluate" not in out
     assert call("report", "runs/mine")[0] == 0
     head = (tmp_path / "runs/mine/report.md").read_text()
-    assert "scored from the logits of 2 trainings up to epoch 4; forgetting is counted at the ends of epochs" in head
+    assert "scored from the logits of 2 trainings up to epoch 4; forgetting is counted after each" in head
     assert json.loads((tmp_path / "runs/mine/report.json").read_text())["selections"][0]["n_kept"] == 12
     code, _, _ = call("score", "--from-logits", "a.npy", "--labels", "labels.npy", "score.scores=[el2n]")
     assert code == 0 and "el2n" in RunFolder("runs/a").load_scores().columns
