@@ -27,12 +27,14 @@ if TYPE_CHECKING:  # the same names once more, for type checkers and editors
         Source,
     )
     from hf_datadiet.score import add_scores, score_dataset
+    from hf_datadiet.tasks._callable import CallableTask
     from hf_datadiet.trainer import DynamicsRecorder
 
     __version__: str
 
 __all__ = [
     "ArmResult",
+    "CallableTask",
     "DataDietError",
     "DynamicsRecorder",
     "EvaluationTable",
@@ -71,6 +73,7 @@ _NAMES_BY_MODULE = {
         "Source",
     ],
     "score": ["add_scores", "score_dataset"],
+    "tasks._callable": ["CallableTask"],
     "trainer": ["DynamicsRecorder"],
 }
 _MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}

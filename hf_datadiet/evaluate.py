@@ -20,11 +20,13 @@ from hf_datadiet.recipe import FIRST_EVALUATION_SEED, Recipe, recipe_from, with_
 from hf_datadiet.records import ArmResult, EvaluationTable, Selection, digest_of
 from hf_datadiet.stats import stratified_draw
 from hf_datadiet.store import RunFolder
+from hf_datadiet.tasks.base import Task
 from hf_datadiet.training.loop import steps_of
 from hf_datadiet.training.progress import Progress
 from hf_datadiet.training.randomness import generator_for
 from hf_datadiet.training.retrain import retrain
 from hf_datadiet.training.session import Session, decide_plan, open_session
+from hf_datadiet.training.task import task_keys, task_object
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,8 @@ def evaluate_selections(
     selections: Sequence[Selection],
     *,
     test: Dataset,
-    model: str = "timm:resnet18",
+    model: str | None = None,
+    task: Task | str | None = None,
     seeds: int = 4,
     epochs: int = 10,
     match: Literal["epochs", "steps"] = "epochs",
@@ -173,6 +176,7 @@ def evaluate_selections(
     columns: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
     progress: bool = True,
+    allow_plugins: bool = False,
 ) -> EvaluationTable:
     """Retrain on each selection of `dataset`, on random sets of equal size and on all of it; predict `test`.
 
@@ -182,11 +186,19 @@ def evaluate_selections(
     """
     plain: dict[str, Any] = {
         "source": {"columns": dict(columns or {}), "test": {"split": "test"}},
-        "task": {"model": model, "training": {"epochs": epochs}},
+        "task": {"model": model or "timm:resnet18", "training": {"epochs": epochs}},
         "evaluate": {"seeds": seeds, "match": match, "margin": margin},
     }
-    recipe = recipe_from(with_overrides(plain, options or {}))
+    recipe = recipe_from(with_overrides(plain, task_keys(task, model) | dict(options or {})))
     with tempfile.TemporaryDirectory() as temporary:
         folder = RunFolder(out if out is not None else temporary)
-        session = open_session(recipe, folder, command="evaluate_selections(...)", dataset=dataset, test=test)
+        session = open_session(
+            recipe,
+            folder,
+            command="evaluate_selections(...)",
+            dataset=dataset,
+            test=test,
+            task=task_object(task),
+            allow_plugins=allow_plugins,
+        )
         return judge(session, selections, progress=progress)

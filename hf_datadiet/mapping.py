@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from torch import nn
 
-from hf_datadiet import registry
 from hf_datadiet.errors import DataDietError, RecipeError, SourceError
 from hf_datadiet.gradients.forward import logits_of
 from hf_datadiet.gradients.norms import Engine
@@ -26,12 +25,13 @@ from hf_datadiet.recipe import TaskSpec, build, load_recipe
 from hf_datadiet.records import UNLABELLED
 from hf_datadiet.scorers.base import BatchScore
 from hf_datadiet.store import RunFolder
-from hf_datadiet.tasks.base import Task
+from hf_datadiet.tasks.base import Task, mean_loss
 from hf_datadiet.tasks.image import ImageTask
 from hf_datadiet.training.environment import device_of
 from hf_datadiet.training.observe import at_rest, norms_for, scores_of_batch
 from hf_datadiet.training.randomness import untouched_generators
 from hf_datadiet.training.session import OBSERVE_BATCH_SIZE, find_scores
+from hf_datadiet.training.task import find_task
 
 NOT_PASSED = {"example_id", "seed"}
 """What a score may need and `map` does not pass on."""
@@ -156,7 +156,7 @@ class ExampleScorer:
         made._set(
             model=_Kept(recipe.task, len(source.classes), weights),
             scorers=scorers,
-            task=build(registry.find("tasks", recipe.task.kind, allow_plugins), recipe.task.options, "task"),
+            task=find_task(recipe, allow_plugins),
             fitted=run.fitted(),
             columns=dict(source.columns),
             engine=plan.gradient_engine,
@@ -245,7 +245,7 @@ class ExampleScorer:
         labels = torch.tensor(label, device=ready.device)
         parts: list[dict[str, torch.Tensor]] = []
         with at_rest(ready.model):
-            norms = norms_for(ready.model, self._scorers, self._engine)
+            norms = norms_for(ready.model, self._scorers, self._engine, mean_loss(self._task))
             for part in torch.arange(len(rows)).split(self._batch_size):
                 inputs = self._task.collate(prepared, part, self._fitted, ready.device, None)
                 scores, logits = scores_of_batch(ready.model, norms, inputs, labels[part.to(ready.device)], self._scorers, {})

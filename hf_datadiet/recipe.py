@@ -148,9 +148,12 @@ class Training:
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class TaskSpec:
-    """What is learned. `options` are the task's own keys (image: image_size, stem, ...; text: tokenizer, ...)."""
+    """What is learned. `kind`: a file of `hf_datadiet/tasks`, or package.module:NAME.
 
-    kind: Name = "image"
+    `options` are the task's own keys (image: image_size, stem, ...; text: tokenizer, ...).
+    """
+
+    kind: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][\w.-]*(:[\w.]+)?$")] = "image"
     model: str = "timm:resnet18"
     model_args: Mapping[str, Any] = field(default_factory=dict)
     training: Training = field(default_factory=Training)

@@ -16,15 +16,18 @@ from hf_datadiet.hub.columns import with_scores
 from hf_datadiet.recipe import Recipe, recipe_from, to_yaml, with_overrides
 from hf_datadiet.records import RunResult, ScoreTable
 from hf_datadiet.store import RunFolder
+from hf_datadiet.tasks.base import Task
 from hf_datadiet.training.progress import Progress
 from hf_datadiet.training.seeds import score_seed
 from hf_datadiet.training.session import Session, decide_plan, open_session
+from hf_datadiet.training.task import task_keys, task_object
 
 
 def score_dataset(
     dataset: Dataset,
     *,
-    model: str = "timm:resnet18",
+    model: str | None = None,
+    task: Task | str | None = None,
     scores: Sequence[str] = ("el2n",),
     seeds: int = 4,
     epochs: int = 10,
@@ -37,7 +40,9 @@ def score_dataset(
     """Score every labelled row of a dataset by `seeds` short trainings of `epochs` epochs.
 
     `dataset`: a datasets.Dataset with an image column and a label column (found from the features, or named by
-    `columns`, for example {"label": "coarse_label"}). `model`: "timm:NAME", randomly initialised. `scores`: names from
+    `columns`, for example {"label": "coarse_label"}). `model`: "timm:NAME", randomly initialised, by default
+    timm:resnet18. `task`: for data that are no images, a name such as "text", an object of your own (`CallableTask`), or with
+    `allow_plugins` one by its place, "package.module:NAME". `scores`: names from
     `hf_datadiet/scorers`, or with `allow_plugins` your own as "package.module:NAME".
     `out`: a run folder, in which an interrupted call goes on seed by seed; None keeps nothing.
     `options`: any other recipe key, dotted: {"task.training.batch_size": 64, "task.crop": 4, "score.observe_at": [0]}.
@@ -47,13 +52,20 @@ def score_dataset(
     """
     plain: dict[str, Any] = {
         "source": {"columns": dict(columns or {})},
-        "task": {"model": model, "training": {"epochs": epochs}},
+        "task": {"model": model or "timm:resnet18", "training": {"epochs": epochs}},
         "score": {"scores": list(scores), "seeds": seeds},
     }
-    recipe = recipe_from(with_overrides(plain, options or {}))
+    recipe = recipe_from(with_overrides(plain, task_keys(task, model) | dict(options or {})))
     with tempfile.TemporaryDirectory() as temporary:
-        folder = RunFolder(out if out is not None else temporary)
-        return score_run(recipe, folder, command="score_dataset(...)", dataset=dataset, progress=progress, allow_plugins=allow_plugins)
+        return score_run(
+            recipe,
+            RunFolder(out if out is not None else temporary),
+            command="score_dataset(...)",
+            dataset=dataset,
+            task=task_object(task),
+            progress=progress,
+            allow_plugins=allow_plugins,
+        )
 
 
 def score_run(
@@ -62,11 +74,12 @@ def score_run(
     *,
     command: str,
     dataset: Dataset | None = None,
+    task: Task | None = None,
     progress: bool = True,
     allow_plugins: bool = False,
 ) -> ScoreTable:
     """Train and observe the seeds that the folder does not hold yet, then write and return the table of all of them."""
-    session = open_session(recipe, folder, command=command, dataset=dataset, allow_plugins=allow_plugins)
+    session = open_session(recipe, folder, command=command, dataset=dataset, task=task, allow_plugins=allow_plugins)
     folder.save_recipe(to_yaml(recipe))
     seeds = range(recipe.score.seeds)
     missing = [seed for seed in seeds if not folder.has_seed(seed)]

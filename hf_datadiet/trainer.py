@@ -113,6 +113,7 @@ class DynamicsRecorder(TrainerCallback):
     # What Trainer calls
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Start a new record; refuse a training whose beginning is not seen."""
         if self._trainer is None:
             raise RecipeError("the recorder is a callback of a trainer it does not know; call recorder.attach(trainer) before train()")
         if state.global_step > 0:
@@ -120,9 +121,11 @@ class DynamicsRecorder(TrainerCallback):
         self._record = _Record(self._trainer, self._batch_scores, self._accumulators)
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """One more epoch."""
         self._current().begin_epoch()
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Observe the training set."""
         self._current().observe()
 
 
@@ -177,7 +180,7 @@ class _Record:
             if self.loader is None:
                 with _numbered(self.trainer) as dataset:
                     self.loader = self.trainer.get_test_dataloader(dataset)
-            norms = norms_for(model, self.batch_scores, "loop")
+            norms = norms_for(model, self.batch_scores, "loop", torch.nn.functional.cross_entropy)
             for batch in self.loader:
                 known = {"example_id": batch.pop(ID), "seed": self.trainer.args.seed}
                 # A row without a label is observed like class 0, and left out of the table.

@@ -13,6 +13,7 @@ from transformers.optimization import get_scheduler
 from hf_datadiet.errors import RecipeError
 from hf_datadiet.gradients.forward import logits_of
 from hf_datadiet.recipe import Optimizer, Schedule, Training
+from hf_datadiet.tasks.base import mean_loss
 from hf_datadiet.training.feed import Feed, shuffled_batches, steps_per_epoch
 from hf_datadiet.training.randomness import Streams
 
@@ -47,6 +48,7 @@ def train(
     """
     optimizer = _optimizer(model, training.optimizer)
     scheduler = _scheduler(optimizer, training, schedule_steps)
+    criterion = mean_loss(feed.task, training.label_smoothing)
     torch.manual_seed(streams.noise)
     model.train()
     curve: list[dict[str, float]] = []
@@ -62,7 +64,7 @@ def train(
             with autocast(feed.device, training.precision):
                 logits = logits_of(model, inputs)
             logits = logits.float()
-            loss = nn.functional.cross_entropy(logits, labels, label_smoothing=training.label_smoothing)
+            loss = criterion(logits, labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

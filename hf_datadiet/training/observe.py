@@ -7,7 +7,7 @@ nothing else, so neither the batch size nor the order of the rows changes them b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -22,6 +22,7 @@ from hf_datadiet.gradients.forward import Inputs, logits_of
 from hf_datadiet.gradients.norms import Engine
 from hf_datadiet.records import Plan
 from hf_datadiet.scorers.base import BatchScore
+from hf_datadiet.tasks.base import mean_loss
 from hf_datadiet.training.feed import Feed
 
 
@@ -36,7 +37,7 @@ class Observation:
 
 def observe(model: nn.Module, feed: Feed, scorers: Mapping[str, BatchScore], seed: int, plan: Plan) -> Observation:
     """Observe all N rows of a feed; the model comes back in the mode it was in. `RecipeError` for outputs that are not finite."""
-    norms = norms_for(model, scorers, plan.gradient_engine)
+    norms = norms_for(model, scorers, plan.gradient_engine, mean_loss(feed.task))
     scores: dict[str, list[torch.Tensor]] = {name: [] for name in scorers}
     all_logits: list[torch.Tensor] = []
     with at_rest(model):
@@ -58,9 +59,11 @@ def observe(model: nn.Module, feed: Feed, scorers: Mapping[str, BatchScore], see
     )
 
 
-def norms_for(model: nn.Module, scorers: Mapping[str, BatchScore], engine: Engine) -> GradientNorms | None:
-    """The model's gradient norms, or None if no score asks for them."""
-    return GradientNorms(model, engine=engine) if any("grad_norms" in scorer.needs for scorer in scorers.values()) else None
+def norms_for(
+    model: nn.Module, scorers: Mapping[str, BatchScore], engine: Engine, loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> GradientNorms | None:
+    """The norms of the gradient of `loss`, (logits [1, C], labels [1]) -> a number, or None if no score asks for them."""
+    return GradientNorms(model, loss, engine=engine) if any("grad_norms" in scorer.needs for scorer in scorers.values()) else None
 
 
 @contextmanager

@@ -16,14 +16,15 @@ from hf_datadiet import registry
 from hf_datadiet.errors import RecipeError
 from hf_datadiet.gradients.norms import Engine, fastest_engine
 from hf_datadiet.hub.source import Pinned, pin
-from hf_datadiet.recipe import IN_MEMORY, LOGITS, Recipe, build, to_yaml
+from hf_datadiet.recipe import Recipe, to_yaml
 from hf_datadiet.records import UNLABELLED, Plan, Provenance
 from hf_datadiet.scorers.base import Accumulator, BatchScore
 from hf_datadiet.store import RunFolder
-from hf_datadiet.tasks.base import Task
+from hf_datadiet.tasks.base import Task, mean_loss
 from hf_datadiet.training.environment import accelerator, provenance
 from hf_datadiet.training.feed import Feed, on_device
 from hf_datadiet.training.randomness import streams_for, untouched_generators
+from hf_datadiet.training.task import find_task
 
 OBSERVE_BATCH_SIZE = 256
 """What `observe_batch_size: auto` means."""
@@ -106,7 +107,7 @@ def open_session(
     `dataset`, `test` and `task` take the place of what the recipe would open and build. Without `claim` nothing is written at
     all. `allow_plugins` admits tasks and scores written `package.module:NAME`.
     """
-    task = task or _task(recipe, allow_plugins)
+    task = task or find_task(recipe, allow_plugins)
     batch_scores, accumulators = find_scores(recipe.score.scores, allow_plugins)
     given = {"test": test, recipe.source.split: dataset}
     pinned = pin(recipe.source, task.find_columns, {name: split for name, split in given.items() if split is not None})
@@ -117,21 +118,6 @@ def open_session(
         if pinned.noise is not None:
             folder.save_label_noise(pinned.noise.ids, pinned.noise.before, pinned.noise.after)
     return Session(recipe, folder, task, pinned, device, made, batch_scores, accumulators)
-
-
-def _task(recipe: Recipe, allow_plugins: bool) -> Task:
-    """The task that the recipe names: a class built from its options, or an object as it stands in somebody's module."""
-    kind, options = recipe.task.kind, recipe.task.options
-    if kind == LOGITS:
-        raise RecipeError("this run was scored from logits and knows no dataset to train on; use prune_dataset(dataset, table) in Python")
-    if kind == IN_MEMORY:
-        raise RecipeError("the task of this run was an object in Python; go on there, and pass it again: task=...")
-    found = registry.find("tasks", kind, allow_plugins)
-    if isinstance(found, type):
-        return build(found, options, "task")
-    if options:
-        raise RecipeError(f"task.{next(iter(options))}: task {kind} is an object and takes no keys; leave it out, or name its class")
-    return found
 
 
 def find_scores(names: Sequence[str], allow_plugins: bool = False) -> tuple[dict[str, BatchScore], dict[str, Accumulator]]:
@@ -175,4 +161,4 @@ def measured_engine(session: Session, feed: Feed) -> Engine:
     rows = torch.arange(min(ENGINE_PROBE, len(feed)))
     with untouched_generators(session.device):
         model = session.new_model(feed, streams_for("probe", 0).init)
-        return fastest_engine(model, feed.inputs(rows), feed.labels[rows.to(session.device)])
+        return fastest_engine(model, feed.inputs(rows), feed.labels[rows.to(session.device)], mean_loss(session.task))
