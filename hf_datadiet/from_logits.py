@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -48,7 +48,8 @@ def scores_from_logits(
     the labels and no other content of the dataset. Files are read in blocks: memory holds the scores, not the logits. Raises
     `DataDietError` for wrong shapes, labels out of range, logits that are not finite, probabilities, and scores that need a model.
     """
-    each = list(logits) if isinstance(logits, list | tuple) else [logits]
+    # A tensor is an array to numpy; to iterate over it would take its epochs for seeds.
+    each = list(logits) if isinstance(logits, list | tuple) else [cast(Given, logits)]
     return score_logits(
         each,
         labels,

@@ -7,9 +7,8 @@ of C floats) and `label`, one row for each epoch and example, sorted by epoch; w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -145,14 +144,14 @@ def _of_parquet(path: Path) -> Logits:
             if not pa.types.is_integer(file.schema_arrow.field(column).type):
                 raise SourceError(f"{path.name}: column {column} holds {file.schema_arrow.field(column).type}; make it integers")
         epochs, label = _covered(file, path.name)
-        first = next(file.iter_batches(batch_size=1, columns=["logits"]))["logits"]
+        first = next(_batches(file, path.name, ["logits"], 1))["logits"]
         n_classes = len(first[0]) if first[0].is_valid else 0
     if n_classes < 2:
         raise SourceError(f"{path.name}: column logits has {n_classes} numbers in its first row; give one per class, at least 2")
 
     def blocks() -> Iterator[Block]:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=max(1, BLOCK // n_classes), columns=["epoch", "example_id", "logits"]):
+            for batch in _batches(file, path.name, ["epoch", "example_id", "logits"], max(1, BLOCK // n_classes)):
                 logits = _matrix(batch["logits"], n_classes, path.name)
                 epoch, rows = _integers(batch["epoch"], "epoch", path.name), _integers(batch["example_id"], "example_id", path.name)
                 for value in np.unique(epoch):
@@ -189,28 +188,38 @@ def _covered(file: pq.ParquetFile, name: str) -> tuple[tuple[int, ...], NDArray[
 
 def _by_epoch(file: pq.ParquetFile, name: str) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
     """(epoch, ids, labels) of each run of rows with the same epoch."""
-    parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
     current: int | None = None
-    for batch in file.iter_batches(columns=list(COLUMNS[:3])):
-        epoch, rows = (_integers(batch[column], column, name) for column in COLUMNS[:2])
-        labels = _integers(pc.fill_null(batch["label"], UNLABELLED) if batch["label"].null_count else batch["label"], "label", name)
-        cuts = [0, *(np.flatnonzero(np.diff(epoch)) + 1).tolist(), len(epoch)]
-        for start, stop in pairwise(cuts):
-            if start == stop:
-                continue
-            if current is not None and epoch[start] != current:
-                yield current, *(np.concatenate(column) for column in zip(*parts, strict=True))
-                parts = []
-            current = int(epoch[start])
-            parts.append((rows[start:stop], labels[start:stop]))
+    ids: list[NDArray[np.int64]] = []
+    labels: list[NDArray[np.int64]] = []
+    for batch in _batches(file, name, COLUMNS[:3], BLOCK // 4):
+        epoch, row = (_integers(batch[column], column, name) for column in COLUMNS[:2])
+        label = _integers(batch["label"].fill_null(UNLABELLED), "label", name)
+        starts = np.flatnonzero(np.diff(epoch)) + 1
+        for values, ids_here, labels_here in zip(*(np.split(column, starts) for column in (epoch, row, label)), strict=True):
+            if current is not None and values[0] != current:
+                yield current, np.concatenate(ids), np.concatenate(labels)
+                ids, labels = [], []
+            current = int(values[0])
+            ids.append(ids_here)
+            labels.append(labels_here)
     if current is not None:
-        yield current, *(np.concatenate(column) for column in zip(*parts, strict=True))
+        yield current, np.concatenate(ids), np.concatenate(labels)
+
+
+def _batches(file: pq.ParquetFile, name: str, columns: Sequence[str], size: int) -> Iterator[pa.RecordBatch]:
+    """At most `size` rows at a time, never none."""
+    try:
+        for batch in file.iter_batches(batch_size=size, columns=list(columns)):
+            if batch.num_rows:
+                yield batch
+    except (OSError, pa.ArrowException) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise SourceError(f"cannot read {name} ({reason}); write it again") from error
 
 
 def _matrix(column: Any, n_classes: int, name: str) -> NDArray[np.float32]:
     """float32 [B, C] of a column of lists."""
-    lengths = pc.list_value_length(column)
-    if column.null_count or pc.min(lengths).as_py() != n_classes or pc.max(lengths).as_py() != n_classes:
+    if column.null_count or (np.asarray(pc.call_function("list_value_length", [column])) != n_classes).any():
         raise SourceError(f"{name}: column logits has rows of another length than {n_classes}, the first row's; give one number per class")
     values = column.flatten().to_numpy(zero_copy_only=False)
     with np.errstate(over="ignore"):

@@ -300,6 +300,13 @@ def test_wrong_parquet(tmp_path: Path) -> None:
         scores_from_logits(path)
     with pytest.raises(RecipeError, match="brings its own labels"):
         scores_from_logits(as_parquet(path, given()), LABEL)
+    pq.write_table(pq.read_table(path).slice(0, 0), path)
+    with pytest.raises(SourceError, match="has no rows"):
+        scores_from_logits(path)
+    whole = as_parquet(path, given(n=400), np.arange(400) % C).read_bytes()
+    path.write_bytes(whole[:4] + bytes(len(whole) // 2) + whole[4 + len(whole) // 2 :])
+    with pytest.raises(SourceError, match=r"cannot read a\.parquet \("):
+        scores_from_logits(path)
     path.write_bytes(b"no parquet")
     with pytest.raises(SourceError, match="it is no parquet file"):
         scores_from_logits(path)
