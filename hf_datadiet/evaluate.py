@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hf_datadiet.errors import CoverageError, RecipeError, StaleRecordError
 from hf_datadiet.recipe import FIRST_EVALUATION_SEED, Recipe, recipe_from, with_overrides
-from hf_datadiet.records import ArmResult, EvaluationTable, Selection, digest_of
+from hf_datadiet.records import ArmResult, EvaluationTable, Selection, digest_of, label_digest
 from hf_datadiet.stats import stratified_draw
 from hf_datadiet.store import RunFolder
 from hf_datadiet.tasks.base import Task
@@ -142,8 +142,10 @@ def arm_steps(recipe: Recipe, n_rows: int, n_full: int) -> int:
 
 
 def _check(session: Session, selections: Sequence[Selection]) -> None:
+    # Scores from logits or from a Trainer know the labels alone; their selections are good for any dataset with these.
+    known = {session.pinned.record.digest, label_digest(session.pinned.label)}
     for selection in selections:
-        if selection.source_digest != session.pinned.record.digest:
+        if selection.source_digest not in known:
             raise StaleRecordError(f"selection {selection.name!r} was made from other data; prune again")
         if selection.name == "full" or selection.name.startswith(("random-", "stratified-")):
             raise RecipeError(f"selection {selection.name!r} has the name of an arm that evaluation adds by itself; choose another name")

@@ -16,7 +16,7 @@ from hf_datadiet.averaging import score_table
 from hf_datadiet.errors import RecipeError, SourceError
 from hf_datadiet.logits import Block, Given, Logits, check_labels, labels_of, open_logits
 from hf_datadiet.recipe import LOGITS, Recipe, recipe_from, to_yaml
-from hf_datadiet.records import UNLABELLED, Provenance, RunResult, ScoreTable, Source, some_ids
+from hf_datadiet.records import UNLABELLED, Provenance, RunResult, ScoreTable, Source, label_digest, some_ids
 from hf_datadiet.scorers.base import Accumulator, BatchScore
 from hf_datadiet.store import RunFolder
 from hf_datadiet.training.environment import provenance
@@ -79,7 +79,7 @@ def score_logits(
     label = _label(opened, labels)
     recipe = _recipe(opened, names)
     made = provenance(recipe.digest, command, CPU)
-    digest = hashlib.sha256(label.tobytes())
+    digest = hashlib.sha256()
     results = [_SeedOfLogits(each, label, batch_scores, accumulators, seed, made).run(digest.update) for seed, each in enumerate(opened)]
     first = opened[0]
     path = given[0] if isinstance(given[0], str | Path) else None
@@ -88,7 +88,7 @@ def score_logits(
         config=None,
         split="train",
         revision=None,
-        digest=f"sha256:{digest.hexdigest()}",
+        digest=label_digest(label),
         n_rows=first.n_rows,
         columns={},
         classes=tuple(map(str, range(first.n_classes))),
@@ -106,7 +106,7 @@ def score_logits(
         origin="logits",
     )
     if folder is not None:
-        folder.claim(recipe.identity(), source, to_yaml(recipe))
+        folder.claim({**recipe.identity(), "logits_digest": f"sha256:{digest.hexdigest()}"}, source, to_yaml(recipe))
         for result in results:
             folder.save_seed(result)
         folder.save_scores(table)

@@ -42,6 +42,11 @@ def digest_of(parts: Iterable[bytes | str | NDArray[Any]]) -> str:
     return f"sha256:{state.hexdigest()}"
 
 
+def label_digest(label: NDArray[np.int32]) -> str:
+    """Digest of the labels int32 [n_rows] of a whole split: what a table that knows nothing else of its dataset goes by."""
+    return digest_of(["labels", label])
+
+
 def check_ids(ids: NDArray[np.int64], what: str) -> None:
     """Raise `CoverageError` unless `ids` is one-dimensional int64, not negative, every id once."""
     if ids.dtype != np.int64 or ids.ndim != 1:
@@ -76,7 +81,8 @@ class Source:
     """One pinned split.
 
     `digest` is the SHA-256 of the content of the role columns, row by row in order: it changes when a row, the order
-    or a label changes, and not when another column is added. `columns` maps a role ("image", "label") to a column.
+    or a label changes, and not when another column is added. `columns` maps a role ("image", "label") to a column; it is
+    empty where only the labels are known (scores from logits or from a Trainer), and `digest` is then theirs (`label_digest`).
     """
 
     name: str

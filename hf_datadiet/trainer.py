@@ -16,7 +16,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from hf_datadiet.averaging import score_table
 from hf_datadiet.errors import CoverageError, RecipeError
-from hf_datadiet.records import UNLABELLED, RunResult, ScoreTable, Source, digest_of, some_ids
+from hf_datadiet.records import UNLABELLED, RunResult, ScoreTable, Source, digest_of, label_digest, some_ids
 from hf_datadiet.scorers.base import State
 from hf_datadiet.training.environment import provenance
 from hf_datadiet.training.observe import at_rest, norms_for, scores_of_batch
@@ -92,7 +92,7 @@ class DynamicsRecorder(TrainerCallback):
         """
         record = self._current()
         example_id, label, n_classes, result = record.finish()
-        source = Source("trainer", None, "train", None, digest_of([label]), label.size, {}, tuple(map(str, range(n_classes))))
+        source = Source("trainer", None, "train", None, label_digest(label), label.size, {}, tuple(map(str, range(n_classes))))
         return score_table(
             [result],
             source=source,
@@ -206,16 +206,17 @@ class _Record:
         accumulated: dict[str, torch.Tensor] = {}
         for name, scorer in self.accumulators.items():
             accumulated |= scorer.finish(self.states[name])
-        whole = [values[ids] for values in self.p_label if not values[ids].isnan().any()]
+        shown = [values.cpu()[ids] for values in self.p_label]
+        whole = [values for values in shown if not values.isnan().any()]
         trainer, n = self.trainer, ids.size
         result = RunResult(
             seed=trainer.args.seed,
             example_id=ids,
             moments=tuple(range(1, len(self.observed) + 1)),
             observed={name: np.stack([seen[name][ids] for seen in self.observed]) for name in self.batch_scores},
-            accumulated={name: values[ids].float().cpu().numpy() for name, values in accumulated.items()},
+            accumulated={name: values.cpu()[ids].float().numpy() for name, values in accumulated.items()},
             predicted=np.stack([seen[ids] for seen in self.predicted]) if self.predicted else np.empty((0, n), np.int32),
-            p_label=torch.stack(whole).cpu().numpy() if whole else np.empty((0, n), np.float16),
+            p_label=torch.stack(whole).numpy() if whole else np.empty((0, n), np.float16),
             curve=(),
             seconds={},
             weights={},

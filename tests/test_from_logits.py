@@ -9,9 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from datasets import ClassLabel, Dataset, Features, Value
+from torch import nn
 
-from hf_datadiet import add_scores, prune_dataset, registry, scores_from_logits
+from hf_datadiet import CallableTask, add_scores, evaluate_selections, prune_dataset, scores_from_logits
 from hf_datadiet.errors import CoverageError, DataDietError, RecipeError, SourceError, StaleRecordError
 from hf_datadiet.records import UNLABELLED, ScoreTable
 from hf_datadiet.store import RunFolder
@@ -108,7 +110,6 @@ def test_by_default_every_score_that_logits_tell() -> None:
     assert {"el2n", "loss", "margin", "entropy", "forgetting", "never_learned"} <= scores
     assert scores.isdisjoint({"grand", "input_norm", "chance"})
     assert "chance" in scores_from_logits(given(), LABEL, scores=["chance"]).columns
-    assert all(registry.names("scorers").count(name) == 1 for name in ("el2n", "grand"))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
@@ -215,6 +216,18 @@ def test_scores_are_not_added_to_another_dataset() -> None:
     add_scores(rows(partly), scores_from_logits(given(), partly, scores=["el2n"]))
     with pytest.raises(StaleRecordError, match="no column"):
         add_scores(rows(), scores_from_logits(given(), partly, scores=["el2n"]))
+
+
+def test_a_selection_is_judged_on_the_dataset_with_these_labels() -> None:
+    x = np.random.default_rng(0).normal(size=(N, 2)).tolist()
+    dataset, test = rows().add_column("x", x), rows().add_column("x", x[::-1])
+    task = CallableTask(lambda c: nn.Linear(2, c), lambda batch: torch.tensor([row["x"] for row in batch]))
+    _, selection = prune_dataset(dataset, scores_from_logits(given(), LABEL, scores=["el2n"]), score="el2n", keep=10)
+    judged = evaluate_selections(dataset, [selection], test=test, task=task, seeds=1, epochs=1, progress=False)
+    assert "pruned" in judged.arms
+    other = rows(np.roll(LABEL, 1)).add_column("x", x)
+    with pytest.raises(StaleRecordError, match="was made from other data"):
+        evaluate_selections(other, [selection], test=test, task=task, seeds=1, epochs=1, progress=False)
 
 
 # Bad input

@@ -46,6 +46,7 @@ def _check_labels(dataset: Dataset, table: ScoreTable) -> None:
     for name, kind in dataset.features.items():
         if isinstance(kind, ClassLabel) or (isinstance(kind, Value) and kind.dtype.startswith(("int", "uint"))):
             values = plain[:][name].cast("int64").combine_chunks().fill_null(UNLABELLED).to_numpy(zero_copy_only=False)[table.example_id]
+            # Some datasets mark a missing label by another negative number, as Trainer does.
             if np.array_equal(np.maximum(values, UNLABELLED), table.label):
                 return
     raise StaleRecordError(

@@ -16,7 +16,9 @@ from hf_datadiet import CallableTask, evaluate_selections, prune_dataset, score_
 from hf_datadiet.cli import commands
 from hf_datadiet.errors import PluginError, RecipeError, SourceError
 from hf_datadiet.store import RunFolder
+from hf_datadiet.tasks.image import ImageTask
 from hf_datadiet.training.randomness import streams_for
+from tests.synthetic import pictures
 from tests.training.toy import ToyTask
 
 N, T, C = 24, 12, 3
@@ -144,6 +146,13 @@ def test_a_task_by_its_place_in_a_module(monkeypatch: pytest.MonkeyPatch, tmp_pa
     words = ["score", "waves.yaml", "--allow-plugins", "task.training.epochs=2", "task.training.batch_size=8"]
     commands.main([*words, "task.training.optimizer.lr=0.05"], standalone_mode=False)
     np.testing.assert_array_equal(RunFolder("runs/waves").load_scores().columns["el2n"].mean, expected)
+
+
+def test_any_object_with_the_methods_of_a_task() -> None:
+    arguments: dict[str, Any] = {"dataset": pictures(), "model": "timm:test_resnet", "scores": ["el2n"], "seeds": 1, "epochs": 1}
+    table = scored(ImageTask(crop=1), **arguments)
+    same = scored("image", **arguments, options={**OPTIONS, "task.crop": 1})
+    np.testing.assert_array_equal(table.columns["el2n"].mean, same.columns["el2n"].mean)
 
 
 # What is wrong is told in one line, by whose fault it is
