@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import tracemalloc
+import types
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from torch import nn
 from hf_datadiet import CallableTask, add_scores, evaluate_selections, prune_dataset, scores_from_logits
 from hf_datadiet.errors import CoverageError, DataDietError, RecipeError, SourceError, StaleRecordError
 from hf_datadiet.records import UNLABELLED, ScoreTable
+from hf_datadiet.scorers.base import Column
 from hf_datadiet.store import RunFolder
 
 E, N, C = 4, 23, 3
@@ -155,6 +159,32 @@ def test_parquet_says_which_epochs_and_null_is_no_label(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         table.columns["forgetting"].mean, after.columns["forgetting"].mean, err_msg="initialisation is no part of the training"
     )
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """An accumulator that remembers which epochs it was shown."""
+
+    columns: tuple[Column, ...] = (Column("first", "neither", 0, 9), Column("updates", "neither", 0, 9))
+
+    def init(self, n_examples: int, n_classes: int, device: torch.device) -> dict[str, torch.Tensor]:
+        return {"first": torch.full((n_examples,), 9.0), "updates": torch.zeros(n_examples)}
+
+    def update(self, state: Any, rows: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor, epoch: int) -> None:
+        state["first"][rows] = state["first"][rows].clamp(max=epoch)
+        state["updates"][rows] += 1
+
+    def finish(self, state: Any) -> Any:
+        return state
+
+
+def test_accumulators_follow_the_training_and_not_its_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("my_scores")
+    module.SCORER = Epochs()  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setitem(sys.modules, "my_scores", module)
+    path = as_parquet(tmp_path / "a.parquet", given(), first=0)
+    table = scores_from_logits(path, scores=["my_scores:SCORER"], allow_plugins=True)
+    assert set(table.columns["first"].mean) == {1} and set(table.columns["updates"].mean) == {E - 1}
 
 
 def test_a_file_is_never_held_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
