@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,14 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def json_text(value: Any) -> str:
+    """Indented JSON. NaN and infinity are not JSON and raise ValueError."""
+    return json.dumps(value, indent=2, allow_nan=False, default=_plain) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically. NaN and infinity are not JSON and raise ValueError."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, default=_plain) + "\n")
+    """Write `json_text` atomically."""
+    write_text(path, json_text(value))
 
 
 def read_json(path: Path) -> Any:
@@ -127,6 +133,15 @@ def read_parquet(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     return table, json.loads(text)
 
 
+def glance_parquet(path: Path, columns: Sequence[str] = ()) -> tuple[pa.Table, dict[str, Any]]:
+    """Some columns and the meta of `write_parquet`, cheaply: whether the content is unchanged is not verified."""
+    try:
+        table = pq.read_table(path, columns=list(columns))
+        return table, json.loads((table.schema.metadata or {})[META])
+    except (OSError, pa.ArrowException, KeyError, ValueError):
+        raise StaleRecordError(f"{path} is missing or damaged; delete it and run the step that writes it again") from None
+
+
 def _table_digest(table: pa.Table, text: str) -> str:
     parts: list[Any] = [text]
     for name in table.column_names:
@@ -146,7 +161,12 @@ def write_safetensors(path: Path, arrays: Mapping[str, NDArray[Any]], meta: Mapp
     text = json.dumps(meta, default=_plain)
     digest = digest_of([text, *(part for name, array in arrays.items() for part in (name, array))])
     with replacing(path) as temporary:
-        safetensors.numpy.save_file(dict(arrays), temporary, metadata={"meta": text, "digest": digest})
+        try:
+            safetensors.numpy.save_file(dict(arrays), temporary, metadata={"meta": text, "digest": digest})
+        except SafetensorError as error:
+            # It is the system's error in words: "... (os error 28)".
+            code = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) if code else error from error
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

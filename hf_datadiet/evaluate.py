@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +14,11 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from hf_datadiet.arms import Arm, arms_of
+from hf_datadiet.defaults import recipe_for
 from hf_datadiet.errors import CoverageError, RecipeError, StaleRecordError
-from hf_datadiet.recipe import FIRST_EVALUATION_SEED, Recipe, recipe_from, with_overrides
+from hf_datadiet.recipe import FIRST_EVALUATION_SEED, Recipe
 from hf_datadiet.records import ArmResult, EvaluationTable, Selection, digest_of, label_digest
-from hf_datadiet.stats import stratified_draw
 from hf_datadiet.store import RunFolder
 from hf_datadiet.tasks.base import Task
 from hf_datadiet.training.loop import steps_of
@@ -27,47 +27,7 @@ from hf_datadiet.training.randomness import generator_for
 from hf_datadiet.training.retrain import retrain
 from hf_datadiet.training.session import Session, decide_plan, open_session
 from hf_datadiet.training.task import task_keys, task_object
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to choose training rows. `selection` is None for arms that take everything or draw per seed."""
-
-    name: str
-    meaning: str
-    kind: Literal["full", "random", "stratified", "selection"]
-    size: int
-    selection: Selection | None = None
-
-    def ids(self, labelled: NDArray[np.int64], label: NDArray[np.int32], seed: int) -> NDArray[np.int64]:
-        """Ids of the rows to train on with this seed, ascending; random arms draw anew for each."""
-        rng = generator_for(f"draw/{self.name}", seed)
-        if self.selection is not None:
-            return self.selection.kept
-        if self.kind == "random":
-            return np.sort(rng.choice(labelled, self.size, replace=False))
-        if self.kind == "stratified":
-            return labelled[stratified_draw(label, self.size, rng)]
-        return labelled
-
-
-def arms_of(selections: Sequence[Selection], n_rows: int) -> list[Arm]:
-    """Full data, each selection, and for each size a random and a class-stratified random set."""
-    arms = [Arm("full", f"all {n_rows} rows", "full", n_rows)]
-    for selection in selections:
-        arms.append(Arm(selection.name, describe(selection), "selection", selection.kept.size, selection))
-    for size in sorted({arm.size for arm in arms if arm.selection is not None}, reverse=True):
-        if size < n_rows:
-            arms.append(Arm(f"random-{size}", f"{size} rows at random, drawn anew for each seed", "random", size))
-            arms.append(Arm(f"stratified-{size}", f"{size} rows at random within each class, drawn anew for each seed", "stratified", size))
-    return arms
-
-
-def describe(selection: Selection) -> str:
-    """A selection in words."""
-    by = f" by {selection.score}" if selection.score else ""
-    quotas = selection.parameters.get("quotas", "none")
-    return f"{selection.kept.size} rows: {selection.strategy}{by}" + (f", {quotas} per class" if quotas != "none" else "")
+from hf_datadiet.training.tracker import Log, tracked
 
 
 def evaluate_run(
@@ -102,20 +62,23 @@ def judge(session: Session, selections: Sequence[Selection], *, progress: bool) 
     arms = arms_of(selections, len(train))
     label = session.pinned.label[session.labelled]
     seeds = [FIRST_EVALUATION_SEED + k for k in range(spec.seeds)]
-    cells = {(arm.name, seed): arm.ids(session.labelled, label, seed) for arm in arms for seed in seeds}
+    cells = {(arm.name, seed): arm.ids(session.labelled, label, generator_for(f"draw/{arm.name}", seed)) for arm in arms for seed in seeds}
     steps = {arm.name: arm_steps(recipe, arm.size, len(train)) for arm in arms}
     done = {(arm.name, seed): _finished(session, arm, seed, cells[arm.name, seed], steps[arm.name]) for arm in arms for seed in seeds}
     todo = [(arm, seed) for seed in seeds for arm in arms if done[arm.name, seed] is None]
     bar = Progress(sum(steps[arm.name] for arm, _ in todo), shown=progress)
     for arm, seed in todo:
+        with tracked(recipe.tracker, folder, f"{arm.name}-{seed}") as log:
 
-        def report(stats: Mapping[str, float], arm: Arm = arm, seed: int = seed) -> None:
-            where = f"{arm.name}  seed {seed - FIRST_EVALUATION_SEED + 1}/{spec.seeds}  epoch {stats['epoch']:.0f}"
-            bar.advance(stats["steps"], f"evaluate  {where}  loss {stats['loss']:.3f}")
+            def report(stats: Mapping[str, float], arm: Arm = arm, seed: int = seed, log: Log = log) -> None:
+                where = f"{arm.name}  seed {seed - FIRST_EVALUATION_SEED + 1}/{spec.seeds}  epoch {stats['epoch']:.0f}"
+                bar.advance(stats["steps"], f"evaluate  {where}  loss {stats['loss']:.3f}")
+                log({"train/loss": stats["loss"], "train/accuracy": stats["accuracy"]}, int(stats["epoch"]))
 
-        result = retrain(
-            session, train, test, plan, arm=arm.name, seed=seed, ids=cells[arm.name, seed], steps=steps[arm.name], on_epoch=report
-        )
+            result = retrain(
+                session, train, test, plan, arm=arm.name, seed=seed, ids=cells[arm.name, seed], steps=steps[arm.name], on_epoch=report
+            )
+            log({f"test/{metric}": value for metric, value in result.metrics.items()}, result.epochs)
         folder.save_arm(spec.name, result, test.example_id)
         done[arm.name, seed] = result
     table = EvaluationTable(
@@ -186,12 +149,15 @@ def evaluate_selections(
     equal steps (the paper's protocol). `margin`: accuracy points that are declared not to matter. The rest as in
     `score_dataset`. Returns every test prediction of every training.
     """
-    plain: dict[str, Any] = {
-        "source": {"columns": dict(columns or {}), "test": {"split": "test"}},
-        "task": {"model": model or "timm:resnet18", "training": {"epochs": epochs}},
-        "evaluate": {"seeds": seeds, "match": match, "margin": margin},
-    }
-    recipe = recipe_from(with_overrides(plain, task_keys(task, model) | dict(options or {})))
+    recipe = recipe_for(
+        dataset,
+        model=model,
+        epochs=epochs,
+        columns=columns,
+        options=task_keys(task, model) | dict(options or {}),
+        source={"test": {"split": "test"}},
+        evaluate={"seeds": seeds, "match": match, "margin": margin},
+    )
     with tempfile.TemporaryDirectory() as temporary:
         folder = RunFolder(out if out is not None else temporary)
         session = open_session(

@@ -50,7 +50,7 @@ def _head(report: Report) -> str:
 def _score_sections(report: Report) -> list[str]:
     note = (
         "Reliability: how well the mean over all seeds would agree (rank correlation) with the mean over as many other seeds, "
-        "from the agreement of single seeds by Spearman-Brown; where scores are skewed or have many ties that is an upper estimate. "
+        "from the agreement between halves of the seeds by Spearman-Brown; where many scores are equal that is an upper estimate. "
         "A stable ranking is not yet a useful one: the accuracies below decide."
     )
     sections = [f"## Scores\n\n{_score_table(report)}\n\n{note}"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hf_datadiet import registry, stats
 from hf_datadiet.errors import PluginError, RecipeError, StaleRecordError
 from hf_datadiet.recipe import PruneSpec, Recipe
-from hf_datadiet.records import UNLABELLED, Direction, Provenance, ScoreTable, Selection
+from hf_datadiet.records import UNLABELLED, Direction, Provenance, ScoreColumn, ScoreTable, Selection
 from hf_datadiet.selectors.base import Candidates, Selector
 from hf_datadiet.store import RunFolder
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from hf_datadiet.hub.files import Form
+    from hf_datadiet.training.session import Session
 
 Keep: TypeAlias = float | int | Mapping[str, Any]
 """A fraction (float in (0, 1]), a count (int >= 1), or a threshold: {"score": column, "above": x, "below": y}, one bound or both."""
@@ -123,7 +124,9 @@ def _unknown(word: object, known: Iterable[str]) -> str:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, int | np.integer):
+        return not isinstance(value, bool)
+    return isinstance(value, float | np.floating) and math.isfinite(value)
 
 
 def budget(keep: float | int, n: int) -> int:
@@ -310,18 +313,7 @@ def prune_run(folder: RunFolder, spec: PruneSpec, *, command: str, allow_plugins
     An equal selection under that name stays as it is; a different one is a `StaleRecordError`.
     """
     table = folder.load_scores()
-    selection = select(
-        table,
-        name=spec.name,
-        keep=spec.keep,
-        score=spec.score,
-        strategy=spec.strategy,
-        quotas=spec.quotas,
-        tie_seed=spec.tie_seed,
-        parameters=spec.parameters,
-        provenance=replace(table.provenance, command=command),
-        allow_plugins=allow_plugins,
-    )
+    selection = _as_specified(table, spec, replace(table.provenance, command=command), allow_plugins)
     if spec.name in folder.selections():
         if folder.load_selection(spec.name).digest != selection.digest:
             raise StaleRecordError(
@@ -331,6 +323,39 @@ def prune_run(folder: RunFolder, spec: PruneSpec, *, command: str, allow_plugins
     else:
         folder.save_selection(selection)
     return selection
+
+
+def _as_specified(table: ScoreTable, spec: PruneSpec, provenance: Provenance, allow_plugins: bool) -> Selection:
+    return select(
+        table,
+        name=spec.name,
+        keep=spec.keep,
+        score=spec.score,
+        strategy=spec.strategy,
+        quotas=spec.quotas,
+        tie_seed=spec.tie_seed,
+        parameters=spec.parameters,
+        provenance=provenance,
+        allow_plugins=allow_plugins,
+    )
+
+
+def rehearse(session: Session, specs: Sequence[PruneSpec], *, allow_plugins: bool = False) -> None:
+    """Make each selection from scores that are still invented, and raise what `select` will raise hours later.
+
+    Whether any row passes a threshold is known only from the true scores.
+    """
+    ids, label = session.pinned.scored, session.pinned.label[session.pinned.scored]
+    mean = np.where(label != UNLABELLED, np.arange(ids.size), np.nan).astype(np.float32)
+    columns = {
+        name: ScoreColumn(name, 0, mean, se=None, per_seed=None, higher_is=direction, low=-math.inf, high=math.inf, reliability=None)
+        for name, direction in session.columns.items()
+    }
+    table = ScoreTable(session.pinned.record, ids, label, (0,), columns, session.provenance)
+    for spec in specs:
+        # Every row passes the threshold that takes its place.
+        keep = {"score": _threshold_score(spec.keep), "above": -1} if isinstance(spec.keep, Mapping) else spec.keep
+        _as_specified(table, replace(spec, keep=keep), session.provenance, allow_plugins)
 
 
 def write_pruned(

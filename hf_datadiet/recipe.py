@@ -209,6 +209,12 @@ class PruneSpec:
     tie_seed: int = 0
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _free_name(self) -> PruneSpec:
+        if self.name == "full" or self.name.startswith(("random-", "stratified-")):
+            raise ValueError(f"{self.name!r} is the name of an arm that evaluation adds by itself; choose another name")
+        return self
+
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class EvaluateSpec:
@@ -222,13 +228,14 @@ class EvaluateSpec:
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class Recipe:
-    """Everything that was asked for; `prune` is a tuple of named selections."""
+    """Everything that was asked for; `prune` is a tuple of named selections. `tracker`: where learning curves are also shown."""
 
     source: SourceSpec
     task: TaskSpec = field(default_factory=TaskSpec)
     score: ScoreSpec = field(default_factory=ScoreSpec)
     prune: tuple[PruneSpec, ...] = ()
     evaluate: EvaluateSpec = field(default_factory=EvaluateSpec)
+    tracker: Literal["trackio", "tensorboard", "wandb"] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -241,6 +248,9 @@ class Recipe:
         late = [moment for moment in self.score.observe_at if moment > epochs]
         if late:
             raise ValueError(f"score.observe_at names epoch {late[0]}, but scoring runs end after {epochs}")
+        never = [epoch for epoch in self.kept_epochs if epoch > epochs]
+        if never:
+            raise ValueError(f"score.keep_weights names epoch {never[0]}, but scoring runs end after {epochs}")
         if self.score.at != "last" and self.score.at not in self.moments:
             raise ValueError(f"score.at is {self.score.at}, which score.observe_at does not observe")
         return self
@@ -260,6 +270,10 @@ class Recipe:
         """The moment that a plain column name such as `el2n` means."""
         return self.score_epochs if self.score.at == "last" else self.score.at
 
+    def column(self, score: str, epoch: int) -> str:
+        """The column of a score at one moment: the plain name at `headline`, else `el2n_e10`."""
+        return score if epoch == self.headline else f"{score}_e{epoch}"
+
     @property
     def kept_epochs(self) -> tuple[int, ...]:
         """The epochs whose weights a scoring seed keeps."""
@@ -277,9 +291,9 @@ class Recipe:
         return plain
 
     def identity(self) -> dict[str, Any]:
-        """What makes a run folder the same run. What may grow is left out: seeds, selections, evaluations."""
+        """What makes a run folder the same run. What may grow is left out: seeds, selections, evaluations; and the tracker."""
         plain = self.to_dict()
-        del plain["prune"], plain["evaluate"], plain["score"]["seeds"]
+        del plain["prune"], plain["evaluate"], plain["score"]["seeds"], plain["tracker"]
         # Where the data lies does not matter; what it is, does: the store compares the content digest instead.
         del plain["source"]["path"], plain["source"]["sample"]
         return plain

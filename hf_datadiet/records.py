@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hf_datadiet.errors import CoverageError, RecipeError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Direction: TypeAlias = Literal["harder", "easier", "neither"]
 """What a high value says of an example; "neither" for numbers that are no claim about difficulty."""
@@ -147,8 +150,8 @@ class ScoreColumn:
     """One score at one moment: `mean` float32 [N] over seeds, null (NaN) exactly for rows without a label.
 
     `se` float32 [N]: standard error of the mean over S seeds, None for one seed or a score that no seed changes.
-    `per_seed` float32 [S, N]: None where only means are known. `reliability`: Spearman-Brown of the mean pairwise
-    Spearman correlation between seeds, in [-inf, 1]; None for one seed or a score that no seed changes.
+    `per_seed` float32 [S, N]: None where only means are known. `reliability`: Spearman correlation to expect with
+    the mean of S other seeds (`stats.reliability`), in [-inf, 1]; None for one seed or a score that no seed changes.
     `epoch`: the moment observed; for scores accumulated during training, the last epoch.
     `low`, `high`: the range that the score's definition allows (infinite where it allows any). `origin`: where it was taken.
     """
@@ -197,6 +200,23 @@ class ScoreTable:
         if name not in self.columns:
             raise RecipeError(f"no score column {name!r}; this table has: {', '.join(self.columns)}")
         return self.columns[name]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The columns of scores.parquet, N rows, the index being `example_id`.
+
+        `label` (pandas' nullable Int32), then each score and, where it has one, its standard error `NAME_se`, float32; null where
+        a row has no label.
+        """
+        import pandas as pd
+
+        label = pd.array(self.label, dtype="Int32")
+        label[self.label == UNLABELLED] = pd.NA
+        columns: dict[str, Any] = {"label": label}
+        for name, column in self.columns.items():
+            columns[name] = column.mean
+            if column.se is not None:
+                columns[f"{name}_se"] = column.se
+        return pd.DataFrame(columns, index=pd.Index(self.example_id, name="example_id"))
 
     @property
     def digest(self) -> str:

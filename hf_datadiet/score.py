@@ -11,9 +11,10 @@ import numpy as np
 from datasets import Dataset
 
 from hf_datadiet.averaging import score_table
+from hf_datadiet.defaults import recipe_for
 from hf_datadiet.errors import CoverageError
 from hf_datadiet.hub.columns import with_scores
-from hf_datadiet.recipe import Recipe, recipe_from, to_yaml, with_overrides
+from hf_datadiet.recipe import Recipe, to_yaml
 from hf_datadiet.records import RunResult, ScoreTable
 from hf_datadiet.store import RunFolder
 from hf_datadiet.tasks.base import Task
@@ -21,6 +22,7 @@ from hf_datadiet.training.progress import Progress
 from hf_datadiet.training.seeds import score_seed
 from hf_datadiet.training.session import Session, decide_plan, open_session
 from hf_datadiet.training.task import task_keys, task_object
+from hf_datadiet.training.tracker import Log, tracked
 
 
 def score_dataset(
@@ -39,10 +41,11 @@ def score_dataset(
 ) -> ScoreTable:
     """Score every labelled row of a dataset by `seeds` short trainings of `epochs` epochs.
 
-    `dataset`: a datasets.Dataset with an image column and a label column (found from the features, or named by
-    `columns`, for example {"label": "coarse_label"}). `model`: "timm:NAME", randomly initialised, by default
-    timm:resnet18. `task`: for data that are no images, a name such as "text", an object of your own (`CallableTask`), or with
-    `allow_plugins` one by its place, "package.module:NAME". `scores`: names from
+    `dataset`: a datasets.Dataset with a column of images or texts and a label column (found from the features, or named by
+    `columns`, for example {"label": "coarse_label"}). `model`: for images "timm:NAME", randomly initialised (default
+    "timm:resnet18"); for texts "transformers:bert" from nothing or "transformers:org/name" pretrained (default: a small BERT
+    from nothing). Texts are trained with AdamW, as `defaults.recipe_for` says. `task`: for other data an object of your own
+    (`CallableTask`), or with `allow_plugins` one by its place, "package.module:NAME". `scores`: names from
     `hf_datadiet/scorers`, or with `allow_plugins` your own as "package.module:NAME".
     `out`: a run folder, in which an interrupted call goes on seed by seed; None keeps nothing.
     `options`: any other recipe key, dotted: {"task.training.batch_size": 64, "task.crop": 4, "score.observe_at": [0]}.
@@ -50,12 +53,9 @@ def score_dataset(
     Returns a `ScoreTable` of all N rows in order, null where a row has no label. Raises `DataDietError` for anything
     that the caller can mend.
     """
-    plain: dict[str, Any] = {
-        "source": {"columns": dict(columns or {})},
-        "task": {"model": model or "timm:resnet18", "training": {"epochs": epochs}},
-        "score": {"scores": list(scores), "seeds": seeds},
-    }
-    recipe = recipe_from(with_overrides(plain, task_keys(task, model) | dict(options or {})))
+    wanted = {"scores": list(scores), "seeds": seeds}
+    keys = task_keys(task, model) | dict(options or {})
+    recipe = recipe_for(dataset, model=model, epochs=epochs, columns=columns, options=keys, score=wanted)
     with tempfile.TemporaryDirectory() as temporary:
         return score_run(
             recipe,
@@ -98,12 +98,14 @@ def _train_seeds(session: Session, seeds: Sequence[int], progress: Progress) -> 
     session.folder.save_fitted(feed.fitted)
     plan = decide_plan(session, feed)
     for position, seed in enumerate(seeds):
+        with tracked(recipe.tracker, session.folder, f"score-{seed:03d}") as log:
 
-        def report(stats: Mapping[str, float], position: int = position) -> None:
-            epoch = f"seed {position + 1}/{len(seeds)}  epoch {stats['epoch']:.0f}/{recipe.score_epochs}"
-            progress.advance(1, f"score  {epoch}  loss {stats['loss']:.3f}  train accuracy {stats['accuracy']:.3f}")
+            def report(stats: Mapping[str, float], position: int = position, log: Log = log) -> None:
+                epoch = f"seed {position + 1}/{len(seeds)}  epoch {stats['epoch']:.0f}/{recipe.score_epochs}"
+                progress.advance(1, f"score  {epoch}  loss {stats['loss']:.3f}  train accuracy {stats['accuracy']:.3f}")
+                log({"train/loss": stats["loss"], "train/accuracy": stats["accuracy"]}, int(stats["epoch"]))
 
-        session.folder.save_seed(score_seed(session, feed, plan, seed, report))
+            session.folder.save_seed(score_seed(session, feed, plan, seed, report))
 
 
 def _table(session: Session, results: Sequence[RunResult]) -> ScoreTable:

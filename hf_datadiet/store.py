@@ -347,6 +347,15 @@ class RunFolder:
         arrays, meta = read_safetensors(path)
         return ArmResult(**meta, predicted=arrays["predicted"], p_label=arrays["p_label"])
 
+    def trained(self, evaluation: str) -> dict[str, list[int]]:
+        """Arm -> seeds of the trainings that an evaluation has finished, by the names of their files."""
+        found: dict[str, list[int]] = {}
+        for path in sorted(self.evaluation_path(evaluation).glob("arms/*-*.safetensors")):
+            arm, _, seed = path.stem.rpartition("-")
+            if seed.isdigit():
+                found.setdefault(arm, []).append(int(seed))
+        return found
+
     def _arm_file(self, evaluation: str, arm: str, seed: int) -> Path:
         return self.evaluation_path(evaluation) / "arms" / f"{arm}-{seed}.safetensors"
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -407,17 +408,18 @@ def test_run_is_all_of_it(here: Path, call: Callable[..., Said], monkeypatch: py
     [
         ("/home/me/x.yaml", "x.yaml"),
         ("--out=/home/me/runs/a", "--out=a"),
-        ("source.path=/home/me/data set", "source.path=data set"),
-        ("source={path: /home/me/data, split: a/b}", "source={path: data, split: a/b}"),
-        ("source={path: '/home/me/data'}", "source={path: 'data'}"),
+        ("source.path=/home/me/data set", "'source.path=data set'"),
+        ("source={path: /home/me/data, split: a/b}", "'source={path: data, split: a/b}'"),
+        ("source={path: '/home/me/data'}", """'source={path: '"'"'data'"'"'}'"""),
         ("source.path=data/toys", "source.path=data/toys"),
-        ("a.b=[1, 2]", "a.b=[1, 2]"),
-        ("score.scores=[pkg.mod:NAME]", "score.scores=[pkg.mod:NAME]"),
+        ("a.b=[1, 2]", "'a.b=[1, 2]'"),
+        ("score.scores=[pkg.mod:NAME]", "'score.scores=[pkg.mod:NAME]'"),
     ],
 )
 def test_the_recorded_command_has_no_absolute_path(word: str, recorded: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/usr/bin/hf-datadiet", "score", word])
     assert cli._command() == f"hf-datadiet score {recorded}"
+    assert shlex.split(cli._command())[:2] == ["hf-datadiet", "score"] and len(shlex.split(cli._command())) == 3
 
 
 def test_no_record_holds_an_absolute_path(tmp_path: Path, call: Callable[..., Said]) -> None:

@@ -157,6 +157,9 @@ def test_all_faults_come_at_once_in_one_line() -> None:
         ({"score.seeds": 10_001}, "evaluation seeds start there"),
         ({"score.epochs": 13}, "score.epochs is 13, but the training ends after 12; raise task.training.epochs"),
         ({"score.observe_at": [0, 5, 11]}, "score.observe_at names epoch 11, but scoring runs end after 10"),
+        ({"score.keep_weights": [0, 99]}, "score.keep_weights names epoch 99, but scoring runs end after 10"),
+        ({"prune.0.name": "random-30"}, "prune.0: 'random-30' is the name of an arm that evaluation adds by itself; choose another name"),
+        ({"tracker": "mlflow"}, "tracker: input should be 'trackio', 'tensorboard' or 'wandb', not 'mlflow'"),
         ({"score.at": 3}, "score.at is 3, which score.observe_at does not observe"),
         ({"prune.1.name": "a"}, "each selection needs a name of its own"),
         ({"prune.1.name": ".hidden"}, "prune.1.name"),
@@ -207,7 +210,7 @@ def test_the_papers_values_are_defaults_of_sgd_only() -> None:
     assert str(error.value) == "x.name: input should be a valid string, not 3"
 
 
-GROWS = {"score.seeds", "source.path", "source.sample"}
+GROWS = {"score.seeds", "source.path", "source.sample", "tracker"}
 """What may change without making it another run, beside everything under `prune` and `evaluate`."""
 
 OTHER_VALUES: dict[str, Any] = {
@@ -224,6 +227,7 @@ OTHER_VALUES: dict[str, Any] = {
     "task.training.schedule.warmup": None,
     "source.sample": None,
     "source.test.split": None,
+    "tracker": "wandb",
 }
 
 

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from hf_datadiet.errors import CoverageError, RecipeError
 from hf_datadiet.records import UNLABELLED, Provenance, check_ids, digest_of
+from hf_datadiet.store import RunFolder
 from tests.synthetic import PROVENANCE, evaluation, run_result, score_table, selection, source
 
 OTHER = Provenance("sha256:ff", "another command", {"torch": "9"}, {"device": "cuda"}, "2030-01-01T00:00:00+00:00")
@@ -156,3 +159,15 @@ def test_a_metric_is_ordered_by_seed() -> None:
     expected = [10 / 12, 11 / 12, 9 / 12]
     assert table.metric("full").tolist() == expected == shuffled.metric("full").tolist()
     assert table.metric("full").dtype == np.float64 and PROVENANCE.command not in str(table.metric("full"))
+
+
+def test_a_table_in_pandas_has_the_columns_of_the_file(tmp_path: Path) -> None:
+    table = score_table()
+    frame = table.to_pandas()
+    RunFolder(tmp_path).save_scores(table)
+    file = pq.read_table(tmp_path / "scores.parquet").to_pandas().set_index("example_id")
+    assert list(frame.columns) == list(file.columns) and frame.index.name == "example_id" and frame.index.equals(file.index)
+    for name in frame.columns:
+        assert (frame[name].isna() == file[name].isna()).all() and (frame[name].dropna() == file[name].dropna()).all(), name
+    assert frame["label"].dtype == "Int32" and frame["el2n"].dtype == frame["el2n_se"].dtype == "float32"
+    assert frame.loc[table.label == -1].isna().all(axis=None)

@@ -69,6 +69,27 @@ def test_reliability_by_hand_and_at_its_ends() -> None:
     assert stats.reliability(np.array([[1, 2, 3], [5, 5, 5]])) is None
 
 
+def test_reliability_halves_the_seeds_in_every_way() -> None:
+    values = RNG.random((4, 30)) + np.arange(30) / 15
+    ways = [((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0, 3), (1, 2))]
+    r = np.mean([reference.spearman(values[list(a)].mean(axis=0).tolist(), values[list(b)].mean(axis=0).tolist()) for a, b in ways])
+    assert stats.reliability(values) == pytest.approx(2 * r / (1 + r))
+    for n_seeds, n_ways in [(2, 1), (3, 3), (5, 15), (8, 35), (7, 35), (40, 35)]:
+        halves = stats._halves(n_seeds)
+        assert len(halves) == len({frozenset(map(frozenset, half)) for half in halves}) == n_ways
+        assert all(len({*a, *b}) == 2 * (n_seeds // 2) and len(a) == len(b) and max(a + b) < n_seeds for a, b in halves)
+
+
+def test_reliability_of_skewed_scores_is_not_what_pairs_promise() -> None:
+    """Each seed agrees well on ranks, but a few large values make the mean of raw scores follow other seeds here and there."""
+    rng = np.random.default_rng(2)
+    values = np.exp(3 * (rng.normal(size=5_000) + 0.8 * rng.normal(size=(16, 5_000))))
+    measured = stats.spearman(values[:8].mean(axis=0), values[8:].mean(axis=0))
+    pairs, found = stats.mean_pairwise(values[:8]), stats.reliability(values[:8])
+    assert measured is not None and pairs is not None
+    assert found is not None and abs(found - measured) < abs(stats.spearman_brown(pairs, 8) - measured) / 1.5
+
+
 def test_reliability_predicts_the_correlation_with_other_seeds() -> None:
     """A truth with as much noise as signal: r = 0.5 between seeds, so 5 r / (1 + 4 r) = 0.83 for the mean of five."""
     rng = np.random.default_rng(1)

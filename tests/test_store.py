@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickletools
+import warnings
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -308,10 +309,12 @@ def test_an_empty_folder_may_be_claimed(tmp_path: Path) -> None:
 
 
 def is_pickle(content: bytes) -> bool:
-    try:
-        return len(list(pickletools.genops(content))) > 1
-    except Exception:
-        return False
+    # genops raises ValueError for what is no opcode and for a stream that ends early; on its way it warns of odd escapes.
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        try:
+            return len(list(pickletools.genops(content))) > 1
+        except ValueError:
+            return False
 
 
 def test_nothing_is_pickled_and_no_path_is_inside(folder: RunFolder, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ BATCH = 1000
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
 
-CANNOT_LOAD = (OSError, ValueError, TypeError, ImportError, LookupError, RuntimeError)
+CANNOT_LOAD = (OSError, ValueError, TypeError, ImportError, LookupError, RuntimeError, ArithmeticError)
 """What transformers raises for a name or folder that it cannot use."""
 
 

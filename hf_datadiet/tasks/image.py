@@ -40,7 +40,7 @@ class ImageTask:
     `crop`: random crop after reflecting that many pixels at each border, drawn per image; `flip`: mirror half of them.
     """
 
-    image_size: Annotated[int, Field(ge=1)] | None = None
+    image_size: Annotated[int, Field(ge=1, le=10_000)] | None = None
     stem: Literal["auto", "3x3", "original"] = "auto"
     normalize: Literal["data", "model"] = "data"
     crop: Annotated[int, Field(ge=0)] = 0

@@ -52,8 +52,8 @@ class TextTask:
     """
 
     tokenizer: str = TRAIN
-    vocab_size: Annotated[int, Field(ge=300)] = 8192
-    max_length: Annotated[int, Field(ge=8)] = 128
+    vocab_size: Annotated[int, Field(ge=300, le=1_000_000)] = 8192
+    max_length: Annotated[int, Field(ge=8, le=1_000_000)] = 128
 
     def find_columns(self, features: Features, named: Mapping[str, str]) -> dict[str, str]:
         """The `label` and `text` columns (the only column of strings, or the one called text or sentence); `text_pair` if named."""
@@ -196,4 +196,7 @@ def _config(name: str, arguments: Mapping[str, Any]) -> Any:
         if not hasattr(known, key):
             near = difflib.get_close_matches(key, list(known.to_dict()), n=1)
             raise RecipeError(f"task.model_args.{key}: {name} has no such key" + (f"; did you mean {near[0]}?" if near else ""))
-    return AutoConfig.for_model(name, **arguments)
+    try:
+        return AutoConfig.for_model(name, **arguments)
+    except Exception as error:  # configurations check their values, and say so by an error of no common kind
+        raise RecipeError(f"task.model_args: {name} does not take these values ({error}); mend them") from error

@@ -11,7 +11,7 @@ from torch import nn
 from transformers.optimization import get_scheduler
 
 from hf_datadiet.errors import RecipeError
-from hf_datadiet.gradients.forward import logits_of
+from hf_datadiet.gradients.forward import Inputs, logits_of
 from hf_datadiet.recipe import Optimizer, Schedule, Training
 from hf_datadiet.tasks.base import mean_loss
 from hf_datadiet.training.feed import Feed, shuffled_batches, steps_per_epoch
@@ -61,9 +61,7 @@ def train(
         for batch in shuffled_batches(rows, training.batch_size, streams.order, feed.lengths):
             labels = feed.labels[batch.to(feed.device)]
             inputs = feed.inputs(batch, streams.augment)
-            with autocast(feed.device, training.precision):
-                logits = logits_of(model, inputs)
-            logits = logits.float()
+            logits = _logits(model, inputs, feed.device, training.precision)
             loss = criterion(logits, labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -93,6 +91,19 @@ def steps_of(n_rows: int, training: Training, epochs: int | None = None) -> int:
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """bf16 autocast for training, or nothing. Accelerate's own is fixed once per process; a process may run two recipes."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def _logits(model: nn.Module, inputs: Inputs, device: torch.device, precision: str) -> torch.Tensor:
+    """float32 [B, C] of a training forward pass."""
+    try:
+        with autocast(device, precision):
+            return logits_of(model, inputs).float()
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise RecipeError(
+            "a BatchNorm layer cannot train on a single row at a time; raise task.training.batch_size, or keep more rows"
+        ) from error
 
 
 def _optimizer(model: nn.Module, spec: Optimizer) -> torch.optim.Optimizer:

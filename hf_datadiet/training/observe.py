@@ -28,34 +28,41 @@ from hf_datadiet.training.feed import Feed
 
 @dataclass(frozen=True)
 class Observation:
-    """`scores[name]` float32 [N], `predicted` int32 [N], `logits` float32 [N, C] on the CPU."""
+    """`scores[name]` float32 [N], `predicted` int32 [N], `logits` float32 [N, C] on the CPU if they were asked for."""
 
     scores: Mapping[str, NDArray[np.float32]]
     predicted: NDArray[np.int32]
-    logits: torch.Tensor
+    logits: torch.Tensor | None
 
 
-def observe(model: nn.Module, feed: Feed, scorers: Mapping[str, BatchScore], seed: int, plan: Plan) -> Observation:
-    """Observe all N rows of a feed; the model comes back in the mode it was in. `RecipeError` for outputs that are not finite."""
+def observe(
+    model: nn.Module, feed: Feed, scorers: Mapping[str, BatchScore], seed: int, plan: Plan, *, keep_logits: bool = False
+) -> Observation:
+    """Observe all N rows of a feed; the model comes back in the mode it was in. `RecipeError` for outputs that are not finite.
+
+    Logits are kept only on request: of ten million rows and a thousand classes they would take 40 GB.
+    """
     norms = norms_for(model, scorers, plan.gradient_engine, mean_loss(feed.task))
     scores: dict[str, list[torch.Tensor]] = {name: [] for name in scorers}
+    predicted: list[torch.Tensor] = []
     all_logits: list[torch.Tensor] = []
     with at_rest(model):
         for rows in torch.arange(len(feed)).split(plan.observe_batch_size):
             example_id = torch.from_numpy(feed.example_id)[rows].to(feed.device)
             known = {"example_id": example_id, "seed": seed}
             seen, logits = scores_of_batch(model, norms, feed.inputs(rows), feed.labels[rows.to(feed.device)], scorers, known)
+            # The loss of a step is taken before its update: a training that diverges in its last step shows only here.
+            if not torch.isfinite(logits).all():
+                raise RecipeError("the training diverged: the model's outputs are not finite; lower task.training.optimizer.lr")
             for name, values in seen.items():
                 scores[name].append(values)
-            all_logits.append(logits)
-    logits = torch.cat(all_logits)
-    # The loss of a step is taken before its update: a training that diverges in its last step shows only here.
-    if not torch.isfinite(logits).all():
-        raise RecipeError("the training diverged: the model's outputs are not finite; lower task.training.optimizer.lr")
+            predicted.append(logits.argmax(1).to(torch.int32))
+            if keep_logits:
+                all_logits.append(logits)
     return Observation(
         {name: torch.cat(parts).numpy() for name, parts in scores.items()},
-        logits.argmax(1).to(torch.int32).numpy(),
-        logits,
+        torch.cat(predicted).numpy(),
+        torch.cat(all_logits) if keep_logits else None,
     )
 
 

@@ -43,7 +43,8 @@ def retrain(
         model = session.new_model(feed, streams.init)
         training, chosen = session.recipe.task.training, torch.from_numpy(rows)
         curve = train(model, feed, chosen, training, streams, steps=steps, schedule_steps=steps, on_epoch=on_epoch)
-        seen = observe(model, test, {}, seed, plan)
+        seen = observe(model, test, {}, seed, plan, keep_logits=True)
+    assert seen.logits is not None
     labels = test.labels.cpu()
     p_label = seen.logits.softmax(1).gather(1, labels[:, None])[:, 0]
     return ArmResult(

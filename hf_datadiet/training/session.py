@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,20 +18,22 @@ from hf_datadiet.errors import RecipeError
 from hf_datadiet.gradients.norms import Engine, fastest_engine
 from hf_datadiet.hub.source import Pinned, pin
 from hf_datadiet.recipe import Recipe, to_yaml
-from hf_datadiet.records import UNLABELLED, Plan, Provenance
+from hf_datadiet.records import UNLABELLED, Direction, Plan, Provenance
 from hf_datadiet.scorers.base import Accumulator, BatchScore
 from hf_datadiet.store import RunFolder
 from hf_datadiet.tasks.base import Task, mean_loss
 from hf_datadiet.training.environment import accelerator, provenance
 from hf_datadiet.training.feed import Feed, on_device
+from hf_datadiet.training.loop import train
 from hf_datadiet.training.randomness import streams_for, untouched_generators
 from hf_datadiet.training.task import find_task
+from hf_datadiet.training.tracker import check_tracker
 
 OBSERVE_BATCH_SIZE = 256
 """What `observe_batch_size: auto` means."""
 
-ENGINE_PROBE = 16
-"""Examples on which the engines for gradient norms are timed."""
+PROBE_ROWS = 16
+"""Rows on which a run is tried out, and on which the engines for gradient norms are timed."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,14 @@ class Session:
     def labelled(self) -> NDArray[np.int64]:
         """Ids of the rows that are trained on and scored, ascending."""
         return self.pinned.scored[self.pinned.label[self.pinned.scored] != UNLABELLED]
+
+    @property
+    def columns(self) -> dict[str, Direction]:
+        """{score column: its direction}, as scoring will make them."""
+        batch: dict[str, Direction] = {
+            self.recipe.column(name, epoch): s.higher_is for name, s in self.batch_scores.items() for epoch in self.recipe.moments
+        }
+        return batch | {column.name: column.higher_is for scorer in self.accumulators.values() for column in scorer.columns}
 
     def train_feed(self, limit: int | None = None) -> Feed:
         """The N rows to be scored, or a few of them spread evenly, for an estimate."""
@@ -104,20 +115,37 @@ def open_session(
 ) -> Session:
     """Check every name in the recipe, pin the source and make the folder this run's. Nothing is written before that.
 
-    `dataset`, `test` and `task` take the place of what the recipe would open and build. Without `claim` nothing is written at
-    all. `allow_plugins` admits tasks and scores written `package.module:NAME`.
+    A folder that is not yet this run's is claimed only after one training step on a few rows: by then the model, its
+    arguments, the tokenizer and the optimizer have been found to work together.
+
+    `dataset`, `test` and `task` take the place of what the recipe would open and build. Without `claim` nothing is written at all.
+    `allow_plugins` admits tasks and scores written `package.module:NAME`.
     """
+    check_tracker(recipe.tracker)
     task = task or find_task(recipe, allow_plugins)
     batch_scores, accumulators = find_scores(recipe.score.scores, allow_plugins)
     given = {"test": test, recipe.source.split: dataset}
     pinned = pin(recipe.source, task.find_columns, {name: split for name, split in given.items() if split is not None})
     device = accelerator().device
     made = provenance(recipe.digest, command, device)
+    session = Session(recipe, folder, task, pinned, device, made, batch_scores, accumulators)
     if claim:
+        if not folder.exists():
+            try_out(session)
         folder.claim(recipe.identity(), pinned.record, to_yaml(recipe))
         if pinned.noise is not None:
             folder.save_label_noise(pinned.noise.ids, pinned.noise.before, pinned.noise.after)
-    return Session(recipe, folder, task, pinned, device, made, batch_scores, accumulators)
+    return session
+
+
+def try_out(session: Session) -> None:
+    """Train one step on a few rows in a temporary folder, so that faults show before anything is written."""
+    with tempfile.TemporaryDirectory() as temporary, untouched_generators(session.device):
+        probe = replace(session, folder=RunFolder(temporary))
+        feed = probe.train_feed(limit=PROBE_ROWS)
+        streams = streams_for("probe", 0)
+        model = probe.new_model(feed, streams.init)
+        train(model, feed, torch.arange(len(feed)), session.recipe.task.training, streams, steps=1, schedule_steps=1)
 
 
 def find_scores(names: Sequence[str], allow_plugins: bool = False) -> tuple[dict[str, BatchScore], dict[str, Accumulator]]:
@@ -158,7 +186,7 @@ def measured_engine(session: Session, feed: Feed) -> Engine:
     """The engine for gradient norms that is faster on a fresh model, here and now; not measured if no score needs it."""
     if not any("grad_norms" in scorer.needs for scorer in session.batch_scores.values()):
         return "loop"
-    rows = torch.arange(min(ENGINE_PROBE, len(feed)))
+    rows = torch.arange(min(PROBE_ROWS, len(feed)))
     with untouched_generators(session.device):
         model = session.new_model(feed, streams_for("probe", 0).init)
         return fastest_engine(model, feed.inputs(rows), feed.labels[rows.to(session.device)], mean_loss(session.task))

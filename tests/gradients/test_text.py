@@ -75,8 +75,9 @@ def test_grand_equals_float64_autograd_with_padding(model: nn.Module, feed: Feed
 
 @pytest.mark.parametrize("size", [1, 5, N])
 def test_scores_depend_neither_on_the_batch_nor_on_padding(size: int, model: nn.Module, feed: Feed) -> None:
-    seen = observe(model, feed, {"el2n": EL2N, "grand": GRAND}, 0, replace(PLAN, observe_batch_size=size))
+    seen = observe(model, feed, {"el2n": EL2N, "grand": GRAND}, 0, replace(PLAN, observe_batch_size=size), keep_logits=True)
     alone = one_by_one(model, feed)
+    assert seen.logits is not None
     torch.testing.assert_close(seen.logits, alone, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(torch.from_numpy(seen.scores["el2n"]), el2n(alone, feed.labels), rtol=1e-5, atol=1e-6)
     bare: list[Any] = [feed.inputs(torch.tensor([row])) for row in range(N)]

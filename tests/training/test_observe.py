@@ -41,7 +41,7 @@ def test_every_registered_batch_score_is_here() -> None:
 
 def test_against_the_second_implementations(model: nn.Module) -> None:
     feed = toy_feed()
-    seen = observe(model, feed, SCORERS, 3, plan(10))
+    seen = observe(model, feed, SCORERS, 3, plan(10), keep_logits=True)
     with torch.no_grad():
         logits = copy.deepcopy(model).double()(feed.prepared.double()).tolist()
     labels = feed.labels.tolist()
@@ -53,6 +53,7 @@ def test_against_the_second_implementations(model: nn.Module) -> None:
     np.testing.assert_allclose(seen.scores["input_norm"], feed.prepared.double().norm(dim=1), rtol=1e-5)
     assert seen.scores["chance"].tolist() == [reference.chance(int(i), 3) for i in feed.example_id]
     assert seen.predicted.tolist() == [int(np.argmax(z)) for z in logits] and seen.predicted.dtype == np.int32
+    assert seen.logits is not None
     np.testing.assert_allclose(seen.logits, logits, rtol=1e-4, atol=1e-5)
 
 

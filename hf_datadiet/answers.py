@@ -1,0 +1,120 @@
+"""What a command says when it is done: as text for people, as one JSON object for programs. Both hold the same facts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from hf_datadiet.durable import json_text
+from hf_datadiet.markdown import summary
+from hf_datadiet.records import Report, Selection
+from hf_datadiet.status import State, Status, status_of
+from hf_datadiet.store import RunFolder
+
+if TYPE_CHECKING:
+    from hf_datadiet.training.estimate import Forecast
+
+Form: TypeAlias = Literal["text", "json"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`text` for a person, `data` as plain JSON values for a program."""
+
+    text: str
+    data: Mapping[str, Any]
+
+    def in_form(self, form: Form) -> str:
+        """What goes to stdout, ending in a line feed."""
+        return json_text(self.data) if form == "json" else self.text + "\n"
+
+
+def of_report(folder: RunFolder, report: Report) -> Answer:
+    """The tables of a run, where its files lie, and what to do next."""
+    step = status_of(folder).next
+    lines = ["", summary(report), "", f"report  {folder.path / 'report.md'}", f"scores  {folder.path / 'scores.parquet'}"]
+    if report.selections and report.evaluations:
+        lines.append(f"kept    {folder.selection_path(report.selections[0]['name']) / 'selection.parquet'}")
+    data = {"run": str(folder.path), "report": dataclasses.asdict(report), "next": step}
+    return Answer("\n".join([*lines, f"next    {step}"]), data)
+
+
+def of_selection(folder: RunFolder, selection: Selection, dataset: Path | None) -> Answer:
+    """What a selection keeps, and where it was written."""
+    step = status_of(folder).next
+    path = folder.selection_path(selection.name) / "selection.parquet"
+    kept, dropped = selection.kept.size, selection.dropped.size
+    written = [] if dataset is None else [f"pruned dataset: {dataset}"]
+    data = {
+        "run": str(folder.path),
+        "name": selection.name,
+        "kept": kept,
+        "dropped": dropped,
+        "selection": str(path),
+        "dataset": None if dataset is None else str(dataset),
+        "next": step,
+    }
+    return Answer("\n".join([f"{kept} rows kept, {dropped} dropped: {path}", *written, f"next: {step}"]), data)
+
+
+def of_forecast(found: Forecast, *, source: str, n_source_rows: int, seeds_done: int, folder: Path) -> Answer:
+    """What a run would do and take."""
+    from hf_datadiet.training.progress import clock
+
+    lines = [
+        f"rows      {found.n_rows} scored, {found.n_test} held out, of {source} ({n_source_rows} rows)",
+        f"score     {found.n_seeds} seeds ({seeds_done} done) x {found.score_epochs} epochs = {found.score_steps} steps, "
+        f"observed after epoch {', '.join(map(str, found.moments))}: about {clock(found.score_seconds)} for all",
+    ]
+    if found.arms:
+        sizes = ", ".join(f"{arm} {rows}" for arm, rows in found.arms.items())
+        lines.append(
+            f"evaluate  {found.evaluate_seeds} seeds x {len(found.arms)} arms ({sizes}) = {found.evaluate_steps} steps: "
+            f"about {clock(found.evaluate_seconds)}"
+        )
+    lines += [
+        f"memory    about {found.memory_bytes / 2**30:.1f} GiB of this process, decoded rows not counted (they are mapped from disk)",
+        f"disk      about {found.disk_bytes / 2**20:.0f} MiB in {folder}",
+        "nothing was written; times are from a few measured steps on this machine as busy as it is now",
+    ]
+    about = {"run": str(folder), "source": source, "n_source_rows": n_source_rows, "seeds_done": seeds_done}
+    return Answer("\n".join(lines), about | dataclasses.asdict(found))
+
+
+def of_catalogue(shelf: str, found: Mapping[str, str]) -> Answer:
+    """Names and meanings, one a line."""
+    width = max(map(len, found), default=0)
+    text = "\n".join(f"{name:{width}}  {meaning}".rstrip() for name, meaning in found.items())
+    return Answer(text, {shelf: [{"name": name, "meaning": meaning} for name, meaning in found.items()]})
+
+
+def of_status(status: Status) -> Answer:
+    """How far a run has come."""
+    lines = [
+        f"run         {status.run}: {status.model} on {status.source}",
+        f"seeds       {_count(status.seeds)}",
+        f"scores      {', '.join(status.scores) or 'none yet'}",
+        f"selections  {', '.join(f'{name} ({kept} rows)' for name, kept in status.selections.items()) or 'none yet'}",
+    ]
+    for name, arms in status.evaluations.items():
+        everything: dict[Any, State] = {(arm, seed): state for arm, states in arms.items() for seed, state in states.items()}
+        lines.append(f"evaluation  {name}: {_count(everything, ' trainings')}")
+        width = max(map(len, arms), default=0)
+        lines += [f"            {arm:{width}}  {_seeds(states)}" for arm, states in arms.items()]
+    lines += [f"report      {'written' if status.report else 'none yet'}", f"next        {status.next}"]
+    return Answer("\n".join(lines), dataclasses.asdict(status))
+
+
+def _count(states: Mapping[Any, State], unit: str = "") -> str:
+    return f"{sum(state == 'done' for state in states.values())} of {len(states)}{unit} done"
+
+
+def _seeds(states: Mapping[int, State]) -> str:
+    """Such as "done 10000 10001, to do 10002"."""
+    grouped: dict[State, list[str]] = {}
+    for seed, state in states.items():
+        grouped.setdefault(state, []).append(str(seed))
+    return ", ".join(f"{state} {' '.join(seeds)}" for state, seeds in grouped.items())

@@ -1,0 +1,56 @@
+"""The arms of an evaluation: what each trains on, and under which name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_datadiet.records import Selection
+from hf_datadiet.stats import stratified_draw
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to choose training rows. `selection` is None for arms that take everything or draw per seed."""
+
+    name: str
+    meaning: str
+    kind: Literal["full", "random", "stratified", "selection"]
+    size: int
+    selection: Selection | None = None
+
+    def ids(self, labelled: NDArray[np.int64], label: NDArray[np.int32], rng: np.random.Generator) -> NDArray[np.int64]:
+        """Ids of the rows to train on, ascending; random arms draw them from `rng`."""
+        if self.selection is not None:
+            return self.selection.kept
+        if self.kind == "random":
+            return np.sort(rng.choice(labelled, self.size, replace=False))
+        if self.kind == "stratified":
+            return labelled[stratified_draw(label, self.size, rng)]
+        return labelled
+
+
+def arms_of(selections: Sequence[Selection], n_rows: int) -> list[Arm]:
+    """Full data, each selection, and the random sets beside them."""
+    chosen = [Arm(selection.name, describe(selection), "selection", selection.kept.size, selection) for selection in selections]
+    return [Arm("full", f"all {n_rows} rows", "full", n_rows), *chosen, *drawn_arms([arm.size for arm in chosen], n_rows)]
+
+
+def drawn_arms(sizes: Iterable[int], n_rows: int) -> list[Arm]:
+    """For each size a random and a class-stratified random set of n_rows rows; none beside a selection of all rows."""
+    arms: list[Arm] = []
+    for size in sorted({size for size in sizes if size < n_rows}, reverse=True):
+        arms.append(Arm(f"random-{size}", f"{size} rows at random, drawn anew for each seed", "random", size))
+        arms.append(Arm(f"stratified-{size}", f"{size} rows at random within each class, drawn anew for each seed", "stratified", size))
+    return arms
+
+
+def describe(selection: Selection) -> str:
+    """A selection in words."""
+    by = f" by {selection.score}" if selection.score else ""
+    quotas = selection.parameters.get("quotas", "none")
+    return f"{selection.kept.size} rows: {selection.strategy}{by}" + (f", {quotas} per class" if quotas != "none" else "")

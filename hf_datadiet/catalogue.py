@@ -1,0 +1,54 @@
+"""CATALOGUE: what can be named (scores, strategies, tasks, the recipes that come along), each with its one-line meaning."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from hf_datadiet import registry
+from hf_datadiet.durable import write_text
+from hf_datadiet.errors import RecipeError
+from hf_datadiet.recipe import recipes_folder
+
+Shelf: TypeAlias = Literal["scorers", "selectors", "tasks", "recipes"]
+
+SHELVES: tuple[Shelf, ...] = get_args(Shelf)
+
+
+def catalogue(shelf: Shelf) -> dict[str, str]:
+    """{name: meaning}, sorted by name. Imports no plug-in and reads no more of a recipe than its first line."""
+    if shelf != "recipes":
+        return {name: registry.meaning(shelf, name) for name in registry.names(shelf)}
+    found = {}
+    for path in sorted(recipes_folder().glob("*.yaml")):
+        with path.open(encoding="utf-8") as file:
+            found[path.stem] = file.readline().lstrip("# ").rstrip()
+    return found
+
+
+def shipped(recipe: Path) -> Path | None:
+    """The recipe that comes with the package under that name (`digits`, `digits.yaml`, `recipes/digits.yaml`), or None."""
+    path = recipes_folder() / recipe.with_suffix(".yaml").name if recipe.name else None
+    plain = recipe.parent in (Path(), Path("recipes")) and recipe.suffix in ("", ".yaml")
+    return path if path is not None and plain and path.exists() else None
+
+
+def copy_recipe(recipe: Path, target: Path | None = None) -> Path:
+    """Copy a recipe that comes with the package to be edited, by default into this folder, and return where it lies.
+
+    `target` may be a folder. `RecipeError` for a name that does not exist, and for a file that does: nothing is overwritten.
+    """
+    source = shipped(recipe)
+    if source is None:
+        known = list(catalogue("recipes"))
+        near = difflib.get_close_matches(recipe.stem, known, n=1)
+        raise RecipeError(
+            f"no recipe {str(recipe)!r} comes along; " + (f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}")
+        )
+    target = target or Path(source.name)
+    place = target / source.name if target.is_dir() else target
+    if place.exists():
+        raise RecipeError(f"{place} exists; give another name: hf-datadiet cp {source.stem} TARGET")
+    write_text(place, source.read_text(encoding="utf-8"))
+    return place

@@ -1,0 +1,43 @@
+"""REPORT: everything that lies in a run folder -> report.json and report.md."""
+
+from __future__ import annotations
+
+from hf_datadiet.markdown import to_markdown
+from hf_datadiet.recipe import Recipe
+from hf_datadiet.records import Report
+from hf_datadiet.report import build_report
+from hf_datadiet.store import RunFolder
+
+FILES = {
+    "scores.parquet": "one row per example: scores, standard errors, null where there is no label",
+    "seeds.parquet": "the same per seed and epoch",
+    "seeds/*": "what each scoring seed observed, predicted and weighed",
+    "selections/*/selection.parquet": "every scored id: kept or dropped, and why",
+    "evaluations/*/results.parquet": "accuracy of every training",
+    "evaluations/*/predictions.parquet": "what every training said of every held-out row",
+    "label_noise.parquet": "labels changed by source.label_noise",
+    "recipe.yaml": "the recipe as it was understood",
+}
+"""What may lie in a run folder, in words; the report names what does."""
+
+
+def report_run(recipe: Recipe, folder: RunFolder) -> Report:
+    """Write both reports of the folder anew, and return the report. `RecipeError` if nothing has been scored."""
+    table = folder.load_scores()
+    task = {
+        "kind": recipe.task.kind,
+        "model": recipe.task.model,
+        "epochs": recipe.task.training.epochs,
+        "score_epochs": recipe.score_epochs,
+        "batch_size": recipe.task.training.batch_size,
+    }
+    made = build_report(
+        table,
+        [folder.load_selection(name) for name in folder.selections()],
+        [folder.load_evaluation(name) for name in folder.evaluations()],
+        task=task,
+        seed_seconds=[folder.load_seed(seed).seconds for seed in table.seeds],
+        files={name: meaning for name, meaning in FILES.items() if list(folder.path.glob(name))},
+    )
+    folder.save_report(made, to_markdown(made))
+    return made
