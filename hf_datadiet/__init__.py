@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the same names once more, for type checkers and editors
     from hf_datadiet.errors import DataDietError
     from hf_datadiet.evaluate import evaluate_selections
+    from hf_datadiet.from_logits import scores_from_logits
     from hf_datadiet.mapping import ExampleScorer
     from hf_datadiet.prune import prune_dataset
     from hf_datadiet.records import (
@@ -26,12 +27,16 @@ if TYPE_CHECKING:  # the same names once more, for type checkers and editors
         Source,
     )
     from hf_datadiet.score import add_scores, score_dataset
+    from hf_datadiet.tasks._callable import CallableTask
+    from hf_datadiet.trainer import DynamicsRecorder
 
     __version__: str
 
 __all__ = [
     "ArmResult",
+    "CallableTask",
     "DataDietError",
+    "DynamicsRecorder",
     "EvaluationTable",
     "ExampleScorer",
     "Plan",
@@ -46,11 +51,13 @@ __all__ = [
     "evaluate_selections",
     "prune_dataset",
     "score_dataset",
+    "scores_from_logits",
 ]
 
 _NAMES_BY_MODULE = {
     "errors": ["DataDietError"],
     "evaluate": ["evaluate_selections"],
+    "from_logits": ["scores_from_logits"],
     "mapping": ["ExampleScorer"],
     "prune": ["prune_dataset"],
     "records": [
@@ -66,6 +73,8 @@ _NAMES_BY_MODULE = {
         "Source",
     ],
     "score": ["add_scores", "score_dataset"],
+    "tasks._callable": ["CallableTask"],
+    "trainer": ["DynamicsRecorder"],
 }
 _MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import re
 import shlex
@@ -90,34 +89,23 @@ FORM = click.option("--format", "form", type=click.Choice(["text", "json"]), def
 
 
 def with_recipe(verb: Callable[..., None]) -> Callable[..., None]:
-    """The words that verbs share which begin with a recipe; the verb gets the recipe as it is to be carried out, and the run folder."""
-
-    @RECIPE
-    @OVERRIDES
-    @OUT
-    @LIMIT
-    @ON_BAD_ROW
-    @DRY_RUN
-    @PLUGINS
-    @FORM
-    @functools.wraps(verb)
-    def command(
-        recipe: Path, overrides: tuple[str, ...], out: Path | None, limit: int | None, on_bad_row: str | None, **others: Any
-    ) -> None:
-        verb(*_load(recipe, overrides, limit, out, on_bad_row), **others)
-
-    return command
+    """The options that verbs share which begin with a recipe; what decides about recipe and folder is for `_load`."""
+    for option in (FORM, PLUGINS, DRY_RUN, ON_BAD_ROW, LIMIT, OUT, OVERRIDES):
+        verb = option(verb)
+    return verb
 
 
 @commands.command()
+@RECIPE
 @with_recipe
-def run(recipe: Recipe, folder: RunFolder, *, dry_run: bool, allow_plugins: bool, form: answers.Form) -> None:
+def run(recipe: Path, dry_run: bool, allow_plugins: bool, form: answers.Form, **where: Any) -> None:
     """Score, prune, evaluate and report, as RECIPE says. Goes on where an earlier call stopped."""
+    loaded, folder = _load(recipe, **where)
     if dry_run:
-        return _estimate(recipe, folder, whole=True, allow_plugins=allow_plugins, form=form)
-    if not recipe.prune:
+        return _estimate(loaded, folder, whole=True, allow_plugins=allow_plugins, form=form)
+    if not loaded.prune:
         raise RecipeError("the recipe makes no selection; add prune: [{name: keep-50, score: el2n, keep: 0.5}]")
-    if recipe.source.test is None:
+    if loaded.source.test is None:
         raise RecipeError("the recipe holds no rows out to evaluate on; set source.test.split=NAME or source.test.fraction=0.2")
     from hf_datadiet.evaluate import evaluate_run
     from hf_datadiet.prune import prune_run, rehearse
@@ -125,25 +113,46 @@ def run(recipe: Recipe, folder: RunFolder, *, dry_run: bool, allow_plugins: bool
     from hf_datadiet.training.session import open_session
 
     command = _command()
-    session = open_session(recipe, folder, command=command, claim=False, allow_plugins=allow_plugins)
-    rehearse(session, recipe.prune, allow_plugins=allow_plugins)
-    score_run(recipe, folder, command=command, allow_plugins=allow_plugins)
-    for spec in recipe.prune:
+    session = open_session(loaded, folder, command=command, claim=False, allow_plugins=allow_plugins)
+    rehearse(session, loaded.prune, allow_plugins=allow_plugins)
+    score_run(loaded, folder, command=command, allow_plugins=allow_plugins)
+    for spec in loaded.prune:
         prune_run(folder, spec, command=command, allow_plugins=allow_plugins)
-    evaluate_run(recipe, folder, command=command, allow_plugins=allow_plugins)
-    _say(answers.of_report(folder, report_run(recipe, folder)), form)
+    evaluate_run(loaded, folder, command=command, allow_plugins=allow_plugins)
+    _say(answers.of_report(folder, report_run(loaded, folder)), form)
 
 
 @commands.command()
+@click.argument("recipe", metavar="[RECIPE]", type=click.Path(path_type=Path), required=False, shell_complete=completion.recipes)
 @with_recipe
-def score(recipe: Recipe, folder: RunFolder, *, dry_run: bool, allow_plugins: bool, form: answers.Form) -> None:
-    """Train the scoring seeds that are missing and write scores.parquet."""
+@click.option("--from-logits", "logits", metavar="FILE", multiple=True, help="Train nothing: [E, N, C] in .npy, or .parquet; one per seed.")
+@click.option("--labels", type=click.Path(path_type=Path), help="With --from-logits FILE.npy: the labels, integers [N] in .npy.")
+def score(
+    recipe: Path | None,
+    logits: tuple[str, ...],
+    labels: Path | None,
+    dry_run: bool,
+    allow_plugins: bool,
+    form: answers.Form,
+    **where: Any,
+) -> None:
+    """Train the scoring seeds that are missing and write scores.parquet; or score logits that are there already."""
+    if logits:
+        words = [*([str(recipe)] if recipe else []), *where["overrides"]]
+        if dry_run or where["limit"] is not None or where["on_bad_row"] is not None:
+            raise RecipeError("--limit, --on-bad-row and --dry-run are for trainings; leave them out with --from-logits")
+        return _score_logits(logits, labels, words, where["out"] or Path("runs") / Path(logits[0]).stem, allow_plugins, form)
+    if labels is not None:
+        raise RecipeError("--labels goes with --from-logits FILE; the labels of a RECIPE are a column of its source")
+    if recipe is None:
+        raise RecipeError("nothing to score is named; give a RECIPE, or --from-logits FILE --labels FILE")
+    loaded, folder = _load(recipe, **where)
     if dry_run:
-        return _estimate(recipe, folder, whole=False, allow_plugins=allow_plugins, form=form)
+        return _estimate(loaded, folder, whole=False, allow_plugins=allow_plugins, form=form)
     from hf_datadiet.score import score_run
 
-    score_run(recipe, folder, command=_command(), allow_plugins=allow_plugins)
-    _say(answers.of_report(folder, report_run(recipe, folder)), form)
+    score_run(loaded, folder, command=_command(), allow_plugins=allow_plugins)
+    _say(answers.of_report(folder, report_run(loaded, folder)), form)
 
 
 @commands.command()
@@ -245,6 +254,24 @@ def cp(recipe: Path, target: Path | None) -> None:
 
 def _say(answer: answers.Answer, form: answers.Form) -> None:
     click.echo(answer.in_form(form), nl=False)
+
+
+def _score_logits(
+    logits: Sequence[str], labels: Path | None, words: Sequence[str], out: Path, allow_plugins: bool, form: answers.Form
+) -> None:
+    from hf_datadiet.from_logits import score_logits
+    from hf_datadiet.recipe import parse_overrides
+
+    asked = parse_overrides(words)
+    scores = asked.pop("score.scores", None)
+    if asked:
+        raise RecipeError(
+            f"with --from-logits nothing is trained, so {next(iter(asked))} has no effect; only score.scores=[...] can be set"
+        )
+    names = [scores] if isinstance(scores, str) else scores
+    folder = RunFolder(out)
+    score_logits(logits, labels, scores=names, folder=folder, command=_command(), allow_plugins=allow_plugins)
+    _say(answers.of_report(folder, report_run(_recipe_of(folder), folder)), form)
 
 
 def _load(recipe: Path, overrides: Sequence[str], limit: int | None, out: Path | None, on_bad_row: str | None) -> tuple[Recipe, RunFolder]:

@@ -18,14 +18,16 @@ from hf_datadiet.arms import Arm, arms_of
 from hf_datadiet.defaults import recipe_for
 from hf_datadiet.errors import CoverageError, RecipeError, StaleRecordError
 from hf_datadiet.recipe import FIRST_EVALUATION_SEED, Recipe
-from hf_datadiet.records import ArmResult, EvaluationTable, Selection, digest_of
+from hf_datadiet.records import ArmResult, EvaluationTable, Selection, digest_of, label_digest
 from hf_datadiet.store import RunFolder
+from hf_datadiet.tasks.base import Task
 from hf_datadiet.training.given import Given, by_name
 from hf_datadiet.training.loop import steps_of
 from hf_datadiet.training.progress import Progress
 from hf_datadiet.training.randomness import generator_for
 from hf_datadiet.training.retrain import retrain
 from hf_datadiet.training.session import Session, decide_plan, open_session
+from hf_datadiet.training.task import task_keys, task_object
 from hf_datadiet.training.tracker import Log, tracked
 
 
@@ -105,8 +107,10 @@ def arm_steps(recipe: Recipe, n_rows: int, n_full: int) -> int:
 
 
 def _check(session: Session, selections: Sequence[Selection]) -> None:
+    # Scores from logits or from a Trainer know the labels alone; their selections are good for any dataset with these.
+    known = {session.pinned.record.digest, label_digest(session.pinned.label)}
     for selection in selections:
-        if selection.source_digest != session.pinned.record.digest:
+        if selection.source_digest not in known:
             raise StaleRecordError(f"selection {selection.name!r} was made from other data; prune again")
         if selection.name == "full" or selection.name.startswith(("random-", "stratified-")):
             raise RecipeError(f"selection {selection.name!r} has the name of an arm that evaluation adds by itself; choose another name")
@@ -130,6 +134,7 @@ def evaluate_selections(
     *,
     test: Dataset | str = "test",
     model: str | Given | None = None,
+    task: Task | str | None = None,
     seeds: int = 4,
     epochs: int = 10,
     match: Literal["epochs", "steps"] = "epochs",
@@ -138,6 +143,7 @@ def evaluate_selections(
     columns: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
     progress: bool = True,
+    allow_plugins: bool = False,
 ) -> EvaluationTable:
     """Retrain on each selection of `dataset`, on random sets of equal size and on all of it; predict `test`.
 
@@ -152,12 +158,20 @@ def evaluate_selections(
         model=name,
         epochs=epochs,
         columns=columns,
-        options=options,
+        options=task_keys(task, name) | dict(options or {}),
         source={"test": {"split": test if isinstance(test, str) else "test"}},
         evaluate={"seeds": seeds, "match": match, "margin": margin},
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = RunFolder(out if out is not None else temporary)
-        rows = None if isinstance(test, str) else test
-        session = open_session(recipe, folder, command="evaluate_selections(...)", dataset=dataset, test=rows, model=given)
+        session = open_session(
+            recipe,
+            folder,
+            command="evaluate_selections(...)",
+            dataset=dataset,
+            test=None if isinstance(test, str) else test,
+            model=given,
+            task=task_object(task),
+            allow_plugins=allow_plugins,
+        )
         return judge(session, selections, progress=progress)

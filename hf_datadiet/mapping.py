@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hf_datadiet import registry
 from hf_datadiet.batch import Float32, column_of, features_of, label_of
 from hf_datadiet.errors import DataDietError, RecipeError, SourceError
 from hf_datadiet.gradients.forward import logits_of
@@ -28,12 +27,13 @@ from hf_datadiet.store import RunFolder
 from hf_datadiet.tasks import image, text
 from hf_datadiet.tasks._tokens import loaded_tokenizer
 from hf_datadiet.tasks._transformers import reason_of, stated_normalization, trained_classifier
-from hf_datadiet.tasks.base import Task
+from hf_datadiet.tasks.base import Task, mean_loss
 from hf_datadiet.training.environment import device_of
 from hf_datadiet.training.given import Given, given_model, is_given
 from hf_datadiet.training.kept import KeptModel
 from hf_datadiet.training.observe import norms_for, scores_of_batch
 from hf_datadiet.training.session import OBSERVE_BATCH_SIZE, find_scores
+from hf_datadiet.training.task import find_task
 
 NOT_PASSED = {"example_id", "seed"}
 """What a score may need and `map` does not pass on."""
@@ -180,7 +180,7 @@ class ExampleScorer:
         made._set(
             model=KeptModel(recipe.task, len(source.classes), weights, base),
             scorers=scorers,
-            task=build(registry.find("tasks", recipe.task.kind, allow_plugins), recipe.task.options, "task"),
+            task=find_task(recipe, allow_plugins),
             fitted=run.fitted(),
             columns={role: column for role, column in source.columns.items() if role != "id"},
             engine=plan.gradient_engine,
@@ -269,7 +269,7 @@ class ExampleScorer:
         labels = torch.tensor(label, device=ready.device)
         parts: list[dict[str, torch.Tensor]] = []
         with at_rest(ready.model):
-            norms = norms_for(ready.model, self._scorers, self._engine)
+            norms = norms_for(ready.model, self._scorers, self._engine, mean_loss(self._task))
             for part in torch.arange(len(rows)).split(self._batch_size):
                 inputs = self._task.collate(prepared, part, self._fitted, ready.device, None)
                 scores, logits = scores_of_batch(ready.model, norms, inputs, labels[part.to(ready.device)], self._scorers, {})

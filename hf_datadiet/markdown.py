@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from hf_datadiet.recipe import LOGITS
 from hf_datadiet.records import Report
 
 
@@ -37,11 +38,14 @@ def _head(report: Report) -> str:
     skipped, lost = source["n_skipped"], source["n_test_skipped"]
     if skipped or lost:
         held += f" {skipped} rows that cannot be read have no score, and {lost} held-out ones are left out (skipped.parquet)."
+    by = f"scored by {task['n_seeds']} trainings of `{task['model']}`, {task['score_epochs']} of {task['epochs']} epochs each."
+    if task.get("kind") == LOGITS:
+        by = f"scored from the logits of {task['n_seeds']} trainings up to epoch {task['epochs']}; forgetting is counted after each."
     lines = [
         f"# Data diet of {source['name']}",
         "",
         f"{source['n_scored']} rows of split `{source['split']}` ({source['n_rows']} rows in all, {source['n_classes']} classes) "
-        f"scored by {task['n_seeds']} trainings of `{task['model']}`, {task['score_epochs']} of {task['epochs']} epochs each.{held}",
+        f"{by}{held}",
     ]
     if report.warnings:
         lines += ["", "**Read with care**", "", *(f"- {warning['text']}" for warning in report.warnings)]

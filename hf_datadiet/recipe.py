@@ -35,6 +35,12 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """The name of a folder inside the run folder: never a path."""
 
+LOGITS = "logits"
+"""`task.kind` of a run that was scored from given logits: there is nothing to train on."""
+
+IN_MEMORY = "in-memory"
+"""`task.kind` of a run whose task was an object in Python: no recipe can build it again."""
+
 FIRST_EVALUATION_SEED = 10_000
 """Evaluation seeds start here, so that they are disjoint from the scoring seeds 0..S-1."""
 
@@ -155,9 +161,12 @@ class Training:
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class TaskSpec:
-    """What is learned. `options` are the task's own keys (image: image_size, stem, ...; text: tokenizer, ...)."""
+    """What is learned. `kind`: a file of `hf_datadiet/tasks`, or package.module:NAME.
 
-    kind: Name = "image"
+    `options` are the task's own keys (image: image_size, stem, ...; text: tokenizer, ...).
+    """
+
+    kind: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][\w.-]*(:[\w.]+)?$")] = "image"
     model: str = "timm:resnet18"
     model_args: Mapping[str, Any] = field(default_factory=dict)
     training: Training = field(default_factory=Training)

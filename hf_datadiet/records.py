@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 Direction: TypeAlias = Literal["harder", "easier", "neither"]
 """What a high value says of an example; "neither" for numbers that are no claim about difficulty."""
 
+Origin: TypeAlias = Literal["observed", "training", "logits"]
+"""Where a column's values were taken: in the observe pass (eval mode, no augmentation), in the training forward passes
+(train mode, augmented inputs, before the update), or from logits that somebody else computed, once per epoch."""
+
 UNLABELLED = -1
 """The label of a row without a label: such a row is neither trained on nor scored, and its scores are null."""
 
@@ -41,6 +45,11 @@ def digest_of(parts: Iterable[bytes | str | NDArray[Any]]) -> str:
     return f"sha256:{state.hexdigest()}"
 
 
+def label_digest(label: NDArray[np.int32]) -> str:
+    """Digest of the labels int32 [n_rows] of a whole split: what a table that knows nothing else of its dataset goes by."""
+    return digest_of(["labels", label])
+
+
 def check_ids(ids: NDArray[np.int64], what: str) -> None:
     """Raise `CoverageError` unless `ids` is one-dimensional int64, not negative, every id once."""
     if ids.dtype != np.int64 or ids.ndim != 1:
@@ -55,6 +64,12 @@ def check_ids(ids: NDArray[np.int64], what: str) -> None:
 def _check_source_ids(source_id: NDArray[Any] | None, n: int, what: str) -> None:
     if source_id is not None and source_id.shape != (n,):
         raise CoverageError(f"{what}: {source_id.size} ids of the source for {n} rows")
+
+
+def some_ids(ids: NDArray[np.int64]) -> str:
+    """The first five of them, and how many there are: for messages."""
+    listed = ", ".join(map(str, ids[:5].tolist()))
+    return listed if ids.size <= 5 else f"{listed}, ... ({ids.size} in all)"
 
 
 @dataclass(frozen=True)
@@ -75,8 +90,9 @@ class Source:
 
     `digest` is the SHA-256 of the content of the role columns, row by row in order: it changes when a row, the order
     or a label changes, and not when another column is added. `columns` maps a role ("image", "label", and "id" for the
-    user's own ids) to a column. `revision`: the commit sha of a dataset on the Hub. `test_digest`: the same digest of the
-    held-out split, where that is a split of its own.
+    user's own ids) to a column; it is empty where only the labels are known (scores from logits or from a Trainer), and
+    `digest` is then theirs (`label_digest`). `revision`: the commit sha of a dataset on the Hub. `test_digest`: the same digest
+    of the held-out split, where that is a split of its own.
     """
 
     name: str
@@ -145,7 +161,7 @@ class ScoreColumn:
     `per_seed` float32 [S, N]: None where only means are known. `reliability`: Spearman correlation to expect with
     the mean of S other seeds (`stats.reliability`), in [-inf, 1]; None for one seed or a score that no seed changes.
     `epoch`: the moment observed; for scores accumulated during training, the last epoch.
-    `low`, `high`: the range that the score's definition allows (infinite where it allows any).
+    `low`, `high`: the range that the score's definition allows (infinite where it allows any). `origin`: where it was taken.
     """
 
     score: str
@@ -157,6 +173,7 @@ class ScoreColumn:
     low: float
     high: float
     reliability: float | None
+    origin: Origin = "observed"
 
 
 @dataclass(frozen=True)

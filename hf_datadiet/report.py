@@ -23,6 +23,9 @@ LOW_RELIABILITY = 0.8
 HARD_BUDGET = 0.3
 """At or below this share, keeping the hardest is known to lose to a random choice (Ayed and Hayou, arXiv 2302.06960)."""
 
+MOST_COLUMNS = 60
+"""With more columns than this (every epoch of given logits) the report shows each score at its main moment only."""
+
 IMBALANCE = 2.0
 """A class kept at more than this multiple of another's rate is worth a warning."""
 
@@ -43,6 +46,8 @@ def build_report(
     seconds of each scoring seed, {"train", "observe"}; `files`: what lies where, relative to the run folder;
     `n_test_skipped`: held-out rows that cannot be read.
     """
+    if len(table.columns) > MOST_COLUMNS:
+        table = dataclasses.replace(table, columns={name: column for name, column in table.columns.items() if name == column.score})
     labelled = table.label != UNLABELLED
     scores = tuple(_score(name, column, labelled, len(table.seeds)) for name, column in table.columns.items())
     kept = tuple(_selection(selection, table) for selection in selections)

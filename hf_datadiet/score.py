@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset, DatasetDict
-from numpy.typing import NDArray
 
+from hf_datadiet.averaging import score_table
 from hf_datadiet.defaults import recipe_for
 from hf_datadiet.errors import CoverageError, DivergedError
 from hf_datadiet.hub.columns import with_scores
 from hf_datadiet.recipe import Recipe, to_yaml
-from hf_datadiet.records import RunResult, ScoreColumn, ScoreTable
-from hf_datadiet.scorers.base import BatchScore, Column
-from hf_datadiet.stats import reliability, seed_mean_se
+from hf_datadiet.records import RunResult, ScoreTable
 from hf_datadiet.store import RunFolder
+from hf_datadiet.tasks.base import Task
 from hf_datadiet.training.given import Given, GivenModel, by_name
 from hf_datadiet.training.progress import Progress
 from hf_datadiet.training.seeds import score_seed
 from hf_datadiet.training.session import Session, decide_plan, open_session
+from hf_datadiet.training.task import task_keys, task_object
 from hf_datadiet.training.tracker import Log, tracked
 
 
@@ -30,6 +31,7 @@ def score_dataset(
     dataset: Dataset | DatasetDict,
     *,
     model: str | Given | None = None,
+    task: Task | str | None = None,
     scores: Sequence[str] = ("el2n",),
     seeds: int = 4,
     epochs: int = 10,
@@ -49,7 +51,8 @@ def score_dataset(
     once per seed with torch's generator seeded; or a module, from whose weights every seed starts, so that only the order of
     the rows, augmentation and dropout differ between seeds. Its outputs are logits [B, C], or have them as `logits`.
     Without one: "timm:resnet18" for images, a small BERT from nothing for texts. Texts are trained with AdamW, as
-    `defaults.recipe_for` says.
+    `defaults.recipe_for` says. `task`: for other data an object of your own (`CallableTask`), or with `allow_plugins` one by its
+    place, "package.module:NAME".
     `out`: a run folder, in which an interrupted call goes on seed by seed; None keeps nothing.
     `options`: any other recipe key, dotted: {"task.training.batch_size": 64, "task.crop": 4, "score.observe_at": [0]};
     {"source.id_column": "uid"} carries your own ids along, {"source.on_bad_row": "skip"} passes over rows that cannot be read.
@@ -60,11 +63,18 @@ def score_dataset(
     """
     name, given = by_name(model)
     wanted = {"scores": list(scores), "seeds": seeds}
-    recipe = recipe_for(dataset, model=name, epochs=epochs, columns=columns, options=options, score=wanted)
+    keys = task_keys(task, name) | dict(options or {})
+    recipe = recipe_for(dataset, model=name, epochs=epochs, columns=columns, options=keys, score=wanted)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = RunFolder(out if out is not None else temporary)
         return score_run(
-            recipe, folder, command="score_dataset(...)", dataset=dataset, model=given, progress=progress, allow_plugins=allow_plugins
+            recipe,
+            RunFolder(out if out is not None else temporary),
+            command="score_dataset(...)",
+            dataset=dataset,
+            model=given,
+            task=task_object(task),
+            progress=progress,
+            allow_plugins=allow_plugins,
         )
 
 
@@ -75,6 +85,7 @@ def score_run(
     command: str,
     dataset: Dataset | DatasetDict | None = None,
     model: GivenModel | None = None,
+    task: Task | None = None,
     progress: bool = True,
     allow_plugins: bool = False,
 ) -> ScoreTable:
@@ -83,7 +94,7 @@ def score_run(
     A seed whose training diverges does not stop the others: the table of those that are finished is written, and then
     `DivergedError` raised.
     """
-    session = open_session(recipe, folder, command=command, dataset=dataset, model=model, allow_plugins=allow_plugins)
+    session = open_session(recipe, folder, command=command, dataset=dataset, model=model, task=task, allow_plugins=allow_plugins)
     folder.save_recipe(to_yaml(session.recipe))
     seeds = range(recipe.score.seeds)
     missing = [seed for seed in seeds if not folder.has_seed(seed)]
@@ -93,7 +104,7 @@ def score_run(
     results = [folder.load_seed(seed) for seed in seeds if seed not in diverged]
     if not results:
         raise DivergedError(f"every seed diverged; seed {seeds[0]}: {diverged[0]}")
-    table = score_table(session, results)
+    table = _table(session, results)
     folder.save_scores(table)
     if diverged:
         raise DivergedError(_lost(diverged, len(results)))
@@ -132,51 +143,25 @@ def _train_seeds(session: Session, seeds: Sequence[int], progress: Progress) -> 
     return diverged
 
 
-def score_table(session: Session, results: Sequence[RunResult]) -> ScoreTable:
-    """Mean, standard error, per-seed values and reliability of every score at every moment; N rows, null without label."""
+def _table(session: Session, results: Sequence[RunResult]) -> ScoreTable:
+    """The table of all seeds; every one of them must have observed exactly this run's rows."""
     recipe, pinned = session.recipe, session.pinned
     for result in results:
         if not np.array_equal(result.example_id, session.labelled):
             raise CoverageError(f"seed {result.seed} observed other rows than this run has; choose another --out")
-    labelled_at = np.searchsorted(pinned.scored, session.labelled)
-    columns: dict[str, ScoreColumn] = {}
-
-    def add(name: str, score: str, epoch: int, values: NDArray[np.float32], about: BatchScore | Column, *, seeded: bool) -> None:
-        per_seed = np.full((len(results), pinned.scored.size), np.nan, np.float32)
-        per_seed[:, labelled_at] = values
-        mean, se = seed_mean_se(per_seed)
-        measured = reliability(values) if seeded else None
-        columns[name] = ScoreColumn(
-            score=score,
-            epoch=epoch,
-            mean=mean,
-            se=se if seeded else None,
-            per_seed=per_seed,
-            higher_is=about.higher_is,
-            low=about.low,
-            high=about.high,
-            reliability=measured if measured is not None and np.isfinite(measured) else None,
-        )
-
-    for name, scorer in session.batch_scores.items():
-        for moment, epoch in enumerate(recipe.moments):
-            values = np.stack([result.observed[name][moment] for result in results])
-            add(recipe.column(name, epoch), name, epoch, values, scorer, seeded=scorer.seeded)
-    for accumulator in session.accumulators.values():
-        for column in accumulator.columns:
-            values = np.stack([result.accumulated[column.name] for result in results])
-            add(column.name, column.name, recipe.score_epochs, values, column, seeded=True)
-    seeds = tuple(result.seed for result in results)
-    return ScoreTable(
+    table = score_table(
+        results,
         source=pinned.record,
         example_id=pinned.scored,
         label=pinned.label[pinned.scored],
-        seeds=seeds,
-        columns=columns,
+        batch_scores=session.batch_scores,
+        accumulators=session.accumulators,
+        headline=recipe.headline,
+        epochs=recipe.score_epochs,
         provenance=session.provenance,
-        source_id=None if pinned.source_id is None else pinned.source_id[pinned.scored],
-        skipped=pinned.skipped,
     )
+    own = None if pinned.source_id is None else pinned.source_id[pinned.scored]
+    return replace(table, source_id=own, skipped=pinned.skipped)
 
 
 def add_scores(dataset: Dataset, scores: ScoreTable | str | Path, *, prefix: str = "") -> Dataset:

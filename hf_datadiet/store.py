@@ -218,6 +218,7 @@ class RunFolder:
                 "low": column.low if np.isfinite(column.low) else None,
                 "high": column.high if np.isfinite(column.high) else None,
                 "reliability": column.reliability,
+                "origin": column.origin,
             }
         meta = {
             "format": FORMAT,
@@ -263,6 +264,7 @@ class RunFolder:
                 low=-np.inf if about["low"] is None else about["low"],
                 high=np.inf if about["high"] is None else about["high"],
                 reliability=about["reliability"],
+                origin=about["origin"],
             )
         label = np.asarray(table["label"].combine_chunks().fill_null(-1), dtype=np.int32)
         made = ScoreTable(

@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from hf_datadiet import stats
 from hf_datadiet.markdown import summary, to_markdown
 from hf_datadiet.records import UNLABELLED, EvaluationTable, Report, ScoreTable, Selection
-from hf_datadiet.report import HARD_BUDGET, IMBALANCE, LOW_RELIABILITY, build_report
+from hf_datadiet.report import HARD_BUDGET, IMBALANCE, LOW_RELIABILITY, MOST_COLUMNS, build_report
 from tests.synthetic import CLASSES, RIGHT, column, evaluation, score_table, selection
 
 TASK = {"model": "timm:test_resnet", "epochs": 3, "score_epochs": 2, "batch_size": 8}
@@ -438,3 +438,12 @@ def test_the_summary_is_what_stands_in_the_report() -> None:
     text = to_markdown(report)
     shown = [line for line in summary(report).splitlines() if line.startswith("|")]
     assert shown and all(line in text.splitlines() for line in shown)
+
+
+def test_many_moments_are_shown_by_their_main_one() -> None:
+    table = score_table()
+    many = {f"el2n_e{epoch}": replace(table.columns["el2n_e0"], epoch=epoch) for epoch in range(MOST_COLUMNS)}
+    shown = reported(replace(table, columns={**table.columns, **many}), [], [])
+    assert [entry["column"] for entry in shown.scores] == ["el2n", "margin", "forgetting", "chance"]
+    assert len(shown.correlations) == 6
+    assert [entry["column"] for entry in reported(table, [], []).scores] == list(table.columns)

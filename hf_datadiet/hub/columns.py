@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-from datasets import Dataset, Features, Value, concatenate_datasets
+from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
 
 from hf_datadiet.errors import RecipeError, StaleRecordError
 from hf_datadiet.hub.source import content_digest
-from hf_datadiet.records import ScoreTable
+from hf_datadiet.records import UNLABELLED, ScoreTable
 from hf_datadiet.store import SE
 
 
 def with_scores(dataset: Dataset, table: ScoreTable, prefix: str = "") -> Dataset:
     """The dataset with float32 columns of scores and standard errors behind its own, null where a row has no score.
 
-    Raises `StaleRecordError` unless the role columns have exactly the content that was scored, `RecipeError` for a
-    column name that exists already.
+    Raises `StaleRecordError` unless the role columns have exactly the content that was scored (for a table that knows no
+    columns but only labels: unless some column holds exactly these labels), `RecipeError` for a column name that exists already.
     """
     source = table.source
-    if len(dataset) != source.n_rows or content_digest(dataset, source.columns) != source.digest:
+    if len(dataset) == source.n_rows and not source.columns:
+        _check_labels(dataset, table)
+    elif len(dataset) != source.n_rows or content_digest(dataset, source.columns) != source.digest:
         raise StaleRecordError(
             f"this dataset is not the one that was scored ({source.n_rows} rows of {source.name}, split {source.split}): "
             "rows, order or labels differ; pass the dataset as it was loaded"
@@ -36,3 +38,18 @@ def with_scores(dataset: Dataset, table: ScoreTable, prefix: str = "") -> Datase
         raise RecipeError(f'the dataset already has a column {taken[0]!r}; choose a prefix for the scores: prefix="diet_" (--prefix diet_)')
     features = Features({name: Value("float32") for name in added})
     return concatenate_datasets([dataset, Dataset(pa.table(added, schema=features.arrow_schema))], axis=1)
+
+
+def _check_labels(dataset: Dataset, table: ScoreTable) -> None:
+    """Scores that came from logits or from a Trainer: their only tie to a dataset is its length and its labels."""
+    plain = dataset.with_format("arrow")
+    for name, kind in dataset.features.items():
+        if isinstance(kind, ClassLabel) or (isinstance(kind, Value) and kind.dtype.startswith(("int", "uint"))):
+            values = plain[:][name].cast("int64").combine_chunks().fill_null(UNLABELLED).to_numpy(zero_copy_only=False)[table.example_id]
+            # Some datasets mark a missing label by another negative number, as Trainer does.
+            if np.array_equal(np.maximum(values, UNLABELLED), table.label):
+                return
+    raise StaleRecordError(
+        f"no column of this dataset holds the {table.example_id.size} labels that were scored; pass the dataset as the model saw it, "
+        "in the order of its rows"
+    )

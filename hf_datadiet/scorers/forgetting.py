@@ -3,7 +3,8 @@
 Paper: Toneva et al., "An Empirical Study of Example Forgetting during Deep Neural Network Learning", ICLR 2019
 (arXiv 1812.05159); the form used here is section 2.3 of "Deep Learning on a Data Diet" (arXiv 2107.07075).
 Event: the example was classified correctly the last time it was in a minibatch, and is not now. Correctness comes from the
-training forward pass itself: augmented input, train mode, logits before the update.
+training forward pass itself: augmented input, train mode, logits before the update. From given logits (`scores_from_logits`) it
+comes from the ends of epochs instead, and the columns say so: their `origin` is "logits", not "training".
 
 Columns, per seed:
   forgetting         events; for an example that was never classified correctly, the number of epochs it was shown (Toneva's

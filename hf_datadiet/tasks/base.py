@@ -1,8 +1,33 @@
-"""What a modality must be able to do."""
+"""What a modality must be able to do; and the shortest way to one of your own.
+
+For data of any kind three functions are a task: one that makes a model, one that turns rows into its input, and, if it is not
+the cross-entropy, a loss for each example.
+
+    from hf_datadiet import CallableTask, score_dataset
+
+    task = CallableTask(
+        model_init=lambda n_classes: MyNet(n_classes),  # a fresh torch.nn.Module, whose output is logits [B, C]
+        collate_fn=lambda rows: torch.tensor([row["x"] for row in rows]),  # B dicts -> a tensor [B, ...], or a dict of tensors
+        loss_fn=None,  # or (logits [B, C], labels [B]) -> [B], not reduced
+    )
+    table = score_dataset(dataset, task=task, scores=["el2n", "grand"])
+
+The label column is found as everywhere (the only ClassLabel, or "label", or `columns={"label": NAME}`); `rows` hold the other
+columns. On the command line: put `TASK = CallableTask(...)` into a module and name it, `task.kind=my_module:TASK --allow-plugins`.
+
+What the scores mean with a loss of your own: training minimises its mean; `grand` is the norm of its gradient, one example at a
+time. `el2n`, `margin`, `entropy`, `loss` and the forgetting counts stay what they are: functions of the logits as those of a softmax
+over C >= 2 classes, cross-entropy included. A loss that reads the outputs otherwise (one-against-all, hinge) trains the model, but then
+these scores measure a softmax that nobody trained. Targets that are no classes (regression, several labels) are not supported.
+
+To do more (decode once, augment, batch by length, keys in a recipe) write a class with the methods of `Task`; `image.py` and `text.py`
+are two. A class in a file of this folder, called `TASK` there, is found by the name of the file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +44,8 @@ from hf_datadiet.gradients.forward import Inputs
 class Task(Protocol):
     """A frozen dataclass whose fields are the task's own recipe keys; a file defines `TASK`, the class itself.
 
-    The training loop knows nothing of the modality: it passes what `prepare` returned back to the task.
+    The training loop knows nothing of the modality: it passes what `prepare` returned back to the task. A task may also have
+    `loss(logits [B, C], labels int64 [B]) -> [B]`, without which it is the cross-entropy: see `mean_loss`.
     """
 
     def find_columns(self, features: Features, named: Mapping[str, str]) -> dict[str, str]:
@@ -73,6 +99,29 @@ def check_classes(logits: torch.Tensor, n_classes: int, model: str) -> None:
         raise RecipeError(
             f"task.model {model} gives outputs {list(logits.shape)} for one row, and [1, {n_classes}] is needed: one logit per class"
         )
+
+
+def mean_loss(task: Any, label_smoothing: float = 0.0) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """The loss of a batch: (logits float32 [B, C], labels int64 [B]) -> the mean of the task's own `loss`, or of the cross-entropy.
+
+    Raises `RecipeError` for label smoothing, which belongs to the cross-entropy, and for a loss that is not one number per example.
+    """
+    own = getattr(task, "loss", None)
+    if own is None:
+        return partial(nn.functional.cross_entropy, label_smoothing=label_smoothing)
+    if label_smoothing:
+        raise RecipeError("the task has a loss of its own, which knows no label smoothing; set task.training.label_smoothing=0")
+
+    def mean(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        losses = own(logits, labels)
+        if not isinstance(losses, torch.Tensor) or losses.shape != labels.shape:
+            found = list(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
+            raise RecipeError(
+                f"the task's loss gives {found} for {list(labels.shape)} labels; give one value per example: reduction='none'"
+            )
+        return losses.mean()
+
+    return mean
 
 
 def label_column(features: Features, named: str | None) -> str:

@@ -14,6 +14,7 @@ from transformers.optimization import get_scheduler
 from hf_datadiet.errors import DivergedError, RecipeError
 from hf_datadiet.gradients.forward import Inputs, logits_of
 from hf_datadiet.recipe import Optimizer, Schedule, Training
+from hf_datadiet.tasks.base import mean_loss
 from hf_datadiet.training.feed import Feed, shuffled_batches, steps_per_epoch
 from hf_datadiet.training.randomness import Streams
 
@@ -48,6 +49,7 @@ def train(
     """
     optimizer = optimizer_for(model, training.optimizer)
     scheduler = _scheduler(optimizer, training, schedule_steps)
+    criterion = mean_loss(feed.task, training.label_smoothing)
     torch.manual_seed(streams.noise)
     model.train()
     curve: list[dict[str, float]] = []
@@ -61,7 +63,7 @@ def train(
             labels = feed.labels[batch.to(feed.device)]
             inputs = feed.inputs(batch, streams.augment)
             logits = _forward(model, inputs, feed.device, training.precision, len(batch))
-            loss = nn.functional.cross_entropy(logits, labels, label_smoothing=training.label_smoothing)
+            loss = criterion(logits, labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -7,7 +7,7 @@ nothing else, so neither the batch size nor the order of the rows changes them b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from hf_datadiet.gradients.norms import Engine
 from hf_datadiet.gradients.rest import at_rest
 from hf_datadiet.records import Plan
 from hf_datadiet.scorers.base import BatchScore
+from hf_datadiet.tasks.base import mean_loss
 from hf_datadiet.training.feed import Feed
 
 
@@ -41,7 +42,7 @@ def observe(
 
     Logits are kept only on request: of ten million rows and a thousand classes they would take 40 GB.
     """
-    norms = norms_for(model, scorers, plan.gradient_engine)
+    norms = norms_for(model, scorers, plan.gradient_engine, mean_loss(feed.task))
     scores: dict[str, list[torch.Tensor]] = {name: [] for name in scorers}
     predicted: list[torch.Tensor] = []
     all_logits: list[torch.Tensor] = []
@@ -65,9 +66,11 @@ def observe(
     )
 
 
-def norms_for(model: nn.Module, scorers: Mapping[str, BatchScore], engine: Engine) -> GradientNorms | None:
-    """The model's gradient norms, or None if no score asks for them."""
-    return GradientNorms(model, engine=engine) if any("grad_norms" in scorer.needs for scorer in scorers.values()) else None
+def norms_for(
+    model: nn.Module, scorers: Mapping[str, BatchScore], engine: Engine, loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> GradientNorms | None:
+    """The norms of the gradient of `loss`, (logits [1, C], labels [1]) -> a number, or None if no score asks for them."""
+    return GradientNorms(model, loss, engine=engine) if any("grad_norms" in scorer.needs for scorer in scorers.values()) else None
 
 
 def scores_of_batch(

@@ -17,17 +17,18 @@ from hf_datadiet.errors import RecipeError
 from hf_datadiet.gradients.norms import Engine, fastest_engine
 from hf_datadiet.hub.opening import in_memory
 from hf_datadiet.hub.source import Pinned, pin
-from hf_datadiet.recipe import Recipe, build, to_yaml
+from hf_datadiet.recipe import Recipe, to_yaml
 from hf_datadiet.records import UNLABELLED, Direction, Plan, Provenance
 from hf_datadiet.scorers.base import Accumulator, BatchScore
 from hf_datadiet.store import RunFolder
-from hf_datadiet.tasks.base import Task
+from hf_datadiet.tasks.base import Task, mean_loss
 from hf_datadiet.training.environment import accelerator, provenance
 from hf_datadiet.training.feed import Feed, on_device
 from hf_datadiet.training.given import GivenModel, is_given
 from hf_datadiet.training.loop import train
 from hf_datadiet.training.randomness import streams_for, untouched_generators
 from hf_datadiet.training.rows import Rows, readable
+from hf_datadiet.training.task import find_task
 from hf_datadiet.training.tracker import check_tracker
 
 OBSERVE_BATCH_SIZE = 256
@@ -117,6 +118,7 @@ def open_session(
     dataset: Dataset | DatasetDict | None = None,
     test: Dataset | None = None,
     model: GivenModel | None = None,
+    task: Task | None = None,
     claim: bool = True,
     allow_plugins: bool = False,
 ) -> Session:
@@ -125,12 +127,12 @@ def open_session(
     A folder that is not yet this run's is claimed only after one training step on a few rows: by then the model, its
     arguments, the tokenizer and the optimizer have been found to work together.
 
-    `dataset` and `test` take the place of what `source` would open, `model` that of what `task.model` names. Without
-    `claim` nothing is written at all. `allow_plugins` admits tasks and scores written `package.module:NAME`.
+    `dataset`, `test` and `task` take the place of what the recipe would open and build, `model` that of what `task.model`
+    names. Without `claim` nothing is written at all. `allow_plugins` admits tasks and scores written `package.module:NAME`.
     """
     check_tracker(recipe.tracker)
     _check_given(recipe, model)
-    task: Task = build(registry.find("tasks", recipe.task.kind, allow_plugins), recipe.task.options, "task")
+    task = task or find_task(recipe, allow_plugins)
     batch_scores, accumulators = find_scores(recipe.score.scores, allow_plugins)
     pinned = pin(recipe.source, task.find_columns, in_memory(recipe.source.split, dataset, test))
     if recipe.source.repo is not None:
@@ -218,4 +220,4 @@ def measured_engine(session: Session, feed: Feed) -> Engine:
     rows = torch.arange(min(PROBE_ROWS, len(feed)))
     with untouched_generators(session.device):
         model = session.new_model(feed, streams_for("probe", 0).init)
-        return fastest_engine(model, feed.inputs(rows), feed.labels[rows.to(session.device)])
+        return fastest_engine(model, feed.inputs(rows), feed.labels[rows.to(session.device)], mean_loss(session.task))

@@ -6,12 +6,15 @@ import re
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
 from click.testing import CliRunner
-from datasets import Dataset, Value
+from datasets import ClassLabel, Dataset, Features, List, Value
+from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
 import hf_datadiet
 from hf_datadiet.cli import commands
@@ -25,7 +28,7 @@ BLOCKS = re.findall(r"<!-- tested -->\n```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_every_python_block_is_tested():
-    assert len(BLOCKS) == README.count("```python") == 4
+    assert len(BLOCKS) == README.count("```python") == 7
 
 
 def test_the_python_example(monkeypatch: pytest.MonkeyPatch):
@@ -57,9 +60,43 @@ def test_the_function_example():
     torch.testing.assert_close(value, (p - torch.tensor([1.0, 0.0, 0.0])).norm()[None])
 
 
+def waves(n: int = 24) -> Dataset:
+    rng = np.random.default_rng(0)
+    features = Features({"signal": List(Value("float32")), "label": ClassLabel(num_classes=3)})
+    return Dataset.from_dict({"signal": rng.normal(size=(n, 64)), "label": np.arange(n) % 3}, features=features)
+
+
+def test_the_task_example():
+    names: dict[str, Any] = {"dataset": waves()}
+    exec(BLOCKS[3], names)
+    assert list(names["table"].columns) == ["el2n", "grand"]
+
+
+def test_the_logits_example():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 4, 24, 3))
+    names: dict[str, Any] = {"dataset": waves(), "labels": np.arange(24) % 3, "logits_of_seed_0": first, "logits_of_seed_1": second}
+    exec(BLOCKS[4], names)
+    assert {"el2n_e1", "el2n_e2", "el2n", "forgetting"} <= set(names["table"].columns)
+    assert len(names["lean"]) == 12
+
+
+def test_the_trainer_example(tmp_path: Path):
+    model = BertForSequenceClassification(
+        BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, num_labels=3)
+    )
+    data = [{"input_ids": [row % 9] * 4, "label": row % 3} for row in range(24)]
+    how = TrainingArguments(
+        str(tmp_path), num_train_epochs=2, use_cpu=True, save_strategy="no", report_to="none", dataloader_pin_memory=False
+    )
+    names: dict[str, Any] = {"trainer": Trainer(model=model, args=how, train_dataset=data)}  # pyright: ignore[reportArgumentType]
+    exec(BLOCKS[5], names)
+    assert list(names["table"].columns) == ["el2n_e1", "el2n", "forgetting", "forgetting_events", "never_learned"]
+
+
 def test_the_added_score_is_a_score(monkeypatch: pytest.MonkeyPatch):
     module = types.ModuleType("my_scores")
-    exec(BLOCKS[3], module.__dict__)
+    exec(BLOCKS[6], module.__dict__)
     monkeypatch.setitem(sys.modules, "my_scores", module)
     assert isinstance(module.SCORER, BatchScore)
     table = hf_datadiet.score_dataset(
