@@ -65,7 +65,9 @@ def _place(error: OSError) -> str:
 
 
 def _one_line(message: str, code: int = MISTAKE) -> int:
-    sys.stderr.write(f"hf-datadiet: {' '.join(message.split())}\n")
+    # Under a launcher every process makes the same mistake: the first one says it.
+    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
+        sys.stderr.write(f"hf-datadiet: {' '.join(message.split())}\n")
     return code
 
 
@@ -183,7 +185,7 @@ def prune(
     form: answers.Form,
 ) -> None:
     """Choose the rows of RUN that stay."""
-    from hf_datadiet.prune import prune_run, write_pruned
+    from hf_datadiet.prune import choose, write_pruned
     from hf_datadiet.recipe import parse_overrides
 
     asked = {
@@ -197,8 +199,10 @@ def prune(
     spec: PruneSpec = recipe_from({"source": {}, "prune": [asked | parse_overrides(parameters)]}).prune[0]
     kept = RunFolder(folder)
     kept.require()
-    selection = prune_run(kept, spec, command=_command(), allow_plugins=allow_plugins)
+    selection = choose(kept, spec, command=_command(), allow_plugins=allow_plugins)
+    # Before the selection, so that a dataset that cannot be written leaves nothing behind.
     written = write_pruned(kept, _recipe_of(kept), selection, form=write, prefix=prefix, allow_plugins=allow_plugins) if write else None
+    kept.save_selection(selection)
     _say(answers.of_selection(kept, selection, written), form)
 
 

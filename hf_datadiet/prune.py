@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from datasets import Dataset
 
+    from hf_datadiet.hub.columns import AnyDataset
     from hf_datadiet.hub.files import Form
     from hf_datadiet.training.session import Session
 
@@ -273,7 +274,7 @@ def _outside(values: NDArray[np.float64], keep: Mapping[str, Any]) -> NDArray[np
 
 
 def prune_dataset(
-    dataset: Dataset,
+    dataset: AnyDataset,
     table: ScoreTable,
     *,
     keep: Keep,
@@ -283,18 +284,17 @@ def prune_dataset(
     tie_seed: int = 0,
     name: str = "pruned",
     **parameters: Any,
-) -> tuple[Dataset, Selection]:
+) -> tuple[AnyDataset, Selection]:
     """The dataset reduced to the rows that a selection keeps, in their original order, and the selection itself.
 
-    `dataset` must be the one that was scored, whole (positions are example ids). The budget counts labelled, scored
+    `dataset` must be the one that was scored, whole (positions are example ids), or a DatasetDict that has it under the name
+    of its split: that split is reduced, and the others come back as they are. The budget counts labelled, scored
     rows; rows that were never scored (held out, or outside `limit`) are in neither part of the selection and not in the result.
     Further keywords are the strategy's own parameters (window: skip). Errors as in `select`; `StaleRecordError` for a
     dataset of another length.
     """
-    if len(dataset) != table.source.n_rows:
-        raise StaleRecordError(
-            f"this dataset has {len(dataset)} rows, the scored one {table.source.n_rows}; pass the dataset as it was scored"
-        )
+    from hf_datadiet.hub.columns import in_scored_split
+
     selection = select(
         table,
         name=name,
@@ -306,25 +306,39 @@ def prune_dataset(
         parameters=parameters,
         provenance=replace(table.provenance, command="prune_dataset(...)"),
     )
-    return dataset.select(selection.kept), selection
+
+    def kept(rows: Dataset) -> Dataset:
+        if len(rows) != table.source.n_rows:
+            raise StaleRecordError(
+                f"this dataset has {len(rows)} rows, the scored one {table.source.n_rows}; pass the dataset as it was scored"
+            )
+        return rows.select(selection.kept)
+
+    return in_scored_split(dataset, table, kept), selection
 
 
 def prune_run(folder: RunFolder, spec: PruneSpec, *, command: str, allow_plugins: bool = False) -> Selection:
-    """Make the selection that `spec` asks for from the folder's scores, and write it.
+    """Make the selection that `spec` asks for from the folder's scores, and write it."""
+    selection = choose(folder, spec, command=command, allow_plugins=allow_plugins)
+    folder.save_selection(selection)
+    return selection
 
-    An equal selection under that name stays as it is; a different one is a `StaleRecordError`.
+
+def choose(folder: RunFolder, spec: PruneSpec, *, command: str, allow_plugins: bool = False) -> Selection:
+    """The selection that `spec` asks for from the folder's scores: an equal one that lies there under that name, or a new one.
+
+    Nothing is written. `StaleRecordError` for a different one of that name.
     """
     table = folder.load_scores()
     selection = _as_specified(table, spec, replace(table.provenance, command=command), allow_plugins)
-    if spec.name in folder.selections():
-        if folder.load_selection(spec.name).digest != selection.digest:
-            raise StaleRecordError(
-                f"{folder.path} has another selection named {spec.name!r}; choose another name, or delete "
-                f"{folder.selection_path(spec.name)}"
-            )
-    else:
-        folder.save_selection(selection)
-    return selection
+    if spec.name not in folder.selections():
+        return selection
+    there = folder.load_selection(spec.name)
+    if there.digest != selection.digest:
+        raise StaleRecordError(
+            f"{folder.path} has another selection named {spec.name!r}; choose another name, or delete {folder.selection_path(spec.name)}"
+        )
+    return there
 
 
 def _as_specified(table: ScoreTable, spec: PruneSpec, provenance: Provenance, allow_plugins: bool) -> Selection:

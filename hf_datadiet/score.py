@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict
 from hf_datadiet.averaging import score_table
 from hf_datadiet.defaults import recipe_for
 from hf_datadiet.errors import CoverageError, DivergedError
-from hf_datadiet.hub.columns import with_scores
+from hf_datadiet.hub.columns import AnyDataset, in_scored_split, with_scores
 from hf_datadiet.recipe import Recipe, to_yaml
 from hf_datadiet.records import RunResult, ScoreTable
 from hf_datadiet.store import RunFolder
@@ -164,12 +164,13 @@ def _table(session: Session, results: Sequence[RunResult]) -> ScoreTable:
     return replace(table, source_id=own, skipped=pinned.skipped)
 
 
-def add_scores(dataset: Dataset, scores: ScoreTable | str | Path, *, prefix: str = "") -> Dataset:
+def add_scores(dataset: AnyDataset, scores: ScoreTable | str | Path, *, prefix: str = "") -> AnyDataset:
     """The dataset with float32 columns of scores and standard errors behind its own, rows in their original order.
 
-    `scores`: a table, or the path of a run folder. Rows without a label, held out or outside `limit` are null. Raises
+    Of a DatasetDict the split that was scored gets the columns; the others come back as they are. `scores`: a table, or the
+    path of a run folder. Rows without a label, held out or outside `limit` are null. Raises
     `StaleRecordError` unless the dataset's role columns have exactly the content that was scored (same rows, same
     order), and `RecipeError` when a column of that name exists; nothing else about the dataset changes.
     """
     table = scores if isinstance(scores, ScoreTable) else RunFolder(scores).load_scores()
-    return with_scores(dataset, table, prefix)
+    return in_scored_split(dataset, table, lambda rows: with_scores(rows, table, prefix))

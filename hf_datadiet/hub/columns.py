@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 import pyarrow as pa
-from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, concatenate_datasets
 
 from hf_datadiet.errors import RecipeError, StaleRecordError
 from hf_datadiet.hub.source import content_digest
 from hf_datadiet.records import UNLABELLED, ScoreTable
 from hf_datadiet.store import SE
+
+AnyDataset = TypeVar("AnyDataset", Dataset, DatasetDict)
 
 
 def with_scores(dataset: Dataset, table: ScoreTable, prefix: str = "") -> Dataset:
@@ -38,6 +43,18 @@ def with_scores(dataset: Dataset, table: ScoreTable, prefix: str = "") -> Datase
         raise RecipeError(f'the dataset already has a column {taken[0]!r}; choose a prefix for the scores: prefix="diet_" (--prefix diet_)')
     features = Features({name: Value("float32") for name in added})
     return concatenate_datasets([dataset, Dataset(pa.table(added, schema=features.arrow_schema))], axis=1)
+
+
+def in_scored_split(dataset: AnyDataset, table: ScoreTable, change: Callable[[Dataset], Dataset]) -> AnyDataset:
+    """`change` of a Dataset; of a DatasetDict, with the split that was scored changed and the others as they are."""
+    if isinstance(dataset, Dataset):
+        return change(dataset)
+    split = table.source.split
+    if split not in dataset:
+        raise StaleRecordError(
+            f"split {split!r} was scored and this dataset has {', '.join(map(str, dataset)) or 'none'}; pass the dataset as it was loaded"
+        )
+    return DatasetDict({**dataset, split: change(dataset[split])})
 
 
 def _check_labels(dataset: Dataset, table: ScoreTable) -> None:

@@ -20,6 +20,13 @@ from hf_datadiet.recipe import SourceSpec
 READERS = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}
 """What reads a single file; what lies in a folder, datasets finds out by itself."""
 
+REMEDIES = {
+    "repo": "choose another source.repo, or download what can be read and pass source.path=FOLDER",
+    "file": "write it again, or pass another: source.path=FILE",
+    "folder": f"pass source.path=FOLDER with {', '.join(READERS)} files or images in it, or one that save_to_disk wrote",
+}
+"""What to do where the reason is a library's, by the kind of place."""
+
 CANNOT_READ = (OSError, ValueError, LookupError, RuntimeError, EOFError, BadZipFile, DatasetsError)
 
 
@@ -82,10 +89,14 @@ def _read(arguments: Mapping[str, Any], place: Path, name: str) -> dict[str, Dat
         # datasets says "An error occurred" and keeps the reason as the cause.
         reason = error.__cause__ if isinstance(error, DatasetsError) and error.__cause__ is not None else error
         lines = str(reason).splitlines() or [type(reason).__name__]
-        said = lines[0]
+        said = lines[0].replace(str(place.absolute()), name).rstrip(".")
         if said.startswith("Config name is missing"):
             said = f"it has several configs; set source.config to one of: {lines[1].partition(': ')[2].strip('[]')}"
-        if "corresponds to no data" in said or (saved and isinstance(error, IndexError)):
+        elif said.startswith("BuilderConfig"):
+            said += "; set source.config"
+        elif "corresponds to no data" in said or (saved and isinstance(error, IndexError)):
             said = "a split of it has no rows, which datasets cannot read; leave that split out"
-        raise SourceError(f"cannot read {name}: {said.replace(str(place.absolute()), name)}") from error
+        else:
+            said += f"; {REMEDIES['repo' if name != str(place) else 'file' if place.is_file() else 'folder']}"
+        raise SourceError(f"cannot read {name}: {said}") from error
     return {str(split): rows for split, rows in loaded.items()} if isinstance(loaded, DatasetDict) else {"train": loaded}

@@ -60,7 +60,8 @@ def _timm_model(model: str, model_args: Mapping[str, Any], n_classes: int, size:
     config = timm.get_pretrained_cfg(name, allow_unregistered=False)
     if config is not None and config.fixed_input_size:
         arguments.setdefault("img_size", size)
-    with loading(f"task.model {model}", f"cannot be built for {size[1]} x {size[0]} images"):
+    remedy = "; mend task.model_args, or set task.image_size" if model_args else "; set task.image_size"
+    with loading(f"task.model {model}", f"cannot be built for {size[1]} x {size[0]} images", remedy):
         return timm.create_model(name, num_classes=n_classes, in_chans=3, **arguments)
 
 

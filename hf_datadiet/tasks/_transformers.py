@@ -72,14 +72,14 @@ def reason_of(error: Exception) -> str:
 
 
 @contextmanager
-def loading(what: str, fault: str = "cannot be loaded") -> Iterator[None]:
-    """What goes wrong inside the block as a `RecipeError` of one line."""
+def loading(what: str, fault: str = "cannot be loaded", remedy: str = "") -> Iterator[None]:
+    """What goes wrong inside the block as a `RecipeError` of one line; `remedy` where the library's reason has none."""
     try:
         yield
     except DataDietError:
         raise
     except Exception as error:  # transformers raises what it likes for values of a configuration
-        raise RecipeError(f"{what} {fault}: {reason_of(error)}") from error
+        raise RecipeError(f"{what} {fault}: {reason_of(error)}{remedy}") from error
 
 
 def is_a_type(model: str) -> bool:
