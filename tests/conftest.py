@@ -86,16 +86,8 @@ def no_network():
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A Hub of this test alone (`LoopbackHub`), and an empty cache; the client in this process is online and talks to it."""
-    from huggingface_hub import constants
-
     from tests.hub.server import LoopbackHub
 
     with LoopbackHub() as server:
-        # Read from the environment when huggingface_hub was imported.
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}")
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
-        # The client waits before it tries again.
-        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        server.connect(monkeypatch, tmp_path / "hub-cache")
         yield server

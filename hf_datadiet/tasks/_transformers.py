@@ -104,7 +104,7 @@ def config_of(model: str, mapping: Any, purpose: str, arguments: Mapping[str, An
         if not hasattr(config, key):
             near = difflib.get_close_matches(key, list(config.to_dict()), n=1)
             raise RecipeError(f"task.model_args.{key}: {name} has no such key" + (f"; did you mean {near[0]}?" if near else ""))
-    with loading(f"task.model {model}", "cannot be built"):
+    with loading(f"task.model {model}", "cannot be built", "; mend task.model_args"):
         # Read anew: some values of a configuration follow from others.
         config = read(arguments)
         if n_classes is not None and config.num_labels != n_classes:
@@ -160,7 +160,7 @@ def built(auto: Any, model: str, config: Any, *, weights: bool, whole: bool = Fa
 
     Without `whole` a part that has no weights, such as a new head, is drawn from torch's global generator.
     """
-    with loading(f"task.model {model}", "cannot be built"):
+    with loading(f"task.model {model}", "cannot be built", "" if weights else "; mend task.model_args"):
         if not weights:
             return auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
         loaded, about = auto.from_pretrained(

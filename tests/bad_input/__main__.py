@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 
 import tests.conftest  # noqa: F401  offline, caches of its own: before any library is imported
-from tests.bad_input.cases import CASES, outcome
+from tests.bad_input.case import outcome
+from tests.bad_input.cases import CASES
 
 
 def table() -> str:

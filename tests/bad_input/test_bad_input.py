@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from hf_datadiet.store import RunFolder
-from tests.bad_input.cases import CASES, RECIPE, Case, outcome
+from tests.bad_input.case import RECIPE, Case, outcome
+from tests.bad_input.cases import CASES
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.fault)

@@ -15,8 +15,11 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
+
+import pytest
 
 Access = Literal["public", "gated", "private"]
 
@@ -73,6 +76,18 @@ class LoopbackHub:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def connect(self, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+        """Put the client in this process online, to talk to this Hub alone and keep what it gets in `cache`."""
+        from huggingface_hub import constants
+
+        # Read from the environment when huggingface_hub was imported.
+        monkeypatch.setattr(constants, "ENDPOINT", self.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", self.url + "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        # The client waits before it tries again.
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
 
     def commit(
         self, name: str, files: Mapping[str, bytes], branch: str = "main", tags: Iterable[str] = (), access: Access = "public"
