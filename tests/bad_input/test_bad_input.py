@@ -24,7 +24,9 @@ def test_it_is_one_line(case: Case, tmp_path: Path) -> None:
     assert case.said in lines[-1] and seen.err.endswith("\n") and "Traceback" not in seen.err
     assert lines[-1].startswith("hf-datadiet: ") or case.python
     if case.begun:
-        assert not [path for path in seen.after if path.endswith(".tmp")] and RunFolder(tmp_path / "runs" / "toy").exists()
+        assert not [path for path in seen.after if path.endswith(".tmp")]
+        (run,) = (tmp_path / "runs").iterdir()
+        assert RunFolder(run).exists()
         assert seen.before.items() <= seen.after.items()
     else:
         assert len(lines) == 1 and seen.after == seen.before
