@@ -355,6 +355,18 @@ def largest_logit(logits: torch.Tensor) -> torch.Tensor:
 PLUGIN = BatchScore(largest_logit, "easier")
 
 
+@pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK"])
+def test_under_a_launcher_one_process_says_it(
+    variable: str, here: Path, call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = call("score", "none.yaml")
+    said = []
+    for rank in range(3):
+        monkeypatch.setenv(variable, str(rank))
+        said.append(call("score", "none.yaml"))
+    assert said == [alone, Said(2, "", ""), Said(2, "", "")] and alone.err.count("\n") == 1
+
+
 def test_scores_and_strategies_from_outside_are_admitted_on_request(here: Path, call: Callable[..., Said]) -> None:
     words: list[object] = ["score", "toy.yaml", "--limit", "40", "--out", "run", "score.seeds=1", "score.scores=[tests.test_cli:PLUGIN]"]
     refused = call(*words)
@@ -363,7 +375,7 @@ def test_scores_and_strategies_from_outside_are_admitted_on_request(here: Path, 
     name = "largest_logit"
     words = ["prune", "run", "--name", "mine", "--keep", "5", "--score", name, "--strategy", "tests.test_prune:From", "--set", "start=2"]
     refused = call(*words, "--write", "parquet")
-    assert refused.code == 2 and "--allow-plugins" in refused.err
+    assert refused.code == 2 and "--allow-plugins" in refused.err and not Path("run/selections").exists()
     said = call(*words, "--write", "parquet", "--allow-plugins")
     assert said.code == 0 and said.out.startswith("5 rows kept")
     assert name in load_dataset("run/selections/mine/dataset")["train"].column_names

@@ -173,6 +173,18 @@ def test_a_table_in_pandas_has_the_columns_of_the_file(tmp_path: Path) -> None:
     assert frame.loc[table.label == -1].isna().all(axis=None)
 
 
+@pytest.mark.parametrize("own", [np.arange(12) - 5, np.array([f"u{row}" for row in range(12)], object)])
+def test_own_ids_and_reasons_stand_in_the_frame_as_in_the_file(own: Any, tmp_path: Path) -> None:
+    table = replace(score_table(), source_id=own, skipped={6: "image is null"})
+    frame = table.to_pandas()
+    RunFolder(tmp_path).save_scores(table)
+    file = pq.read_table(tmp_path / "scores.parquet").to_pandas().set_index("example_id")
+    assert list(frame.columns) == list(file.columns) and list(frame.columns)[:3] == ["source_id", "label", "skipped"]
+    assert frame["source_id"].tolist() == file["source_id"].tolist() == own.tolist()
+    assert frame["skipped"].dropna().to_dict() == file["skipped"].dropna().to_dict() == {6: "image is null"}
+    assert frame.loc[6].drop(["source_id", "skipped"]).isna().all(), "a skipped row has no score"
+
+
 def test_own_ids_are_as_many_as_the_rows() -> None:
     table = score_table()
     ids = np.arange(table.example_id.size + 1)

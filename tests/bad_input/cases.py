@@ -28,6 +28,7 @@ from tests.bad_input.folders import (
     rows,
     scored,
     scored_from_logits,
+    scored_with_noise,
     tables,
     texts,
     without_row_2,
@@ -233,6 +234,8 @@ CASES = [
     Case("threshold that nothing passes", "prune runs/toy --name a --keep '{score: el2n, below: -1}'", "no row passes the threshold",
          scored),
     Case("keep above N, of a run", f"{PRUNE} --keep 61", "keep is 61, but only 60 rows", scored),
+    Case("dataset of a run with label noise", f"{PRUNE} --keep 0.5 --write parquet",
+         "its labels are not the source's; write a dataset from a run without source.label_noise", scored_with_noise),
     Case("dataset of a run from logits", f"{PRUNE} --keep 0.5 --write parquet",
          "this run was scored from logits and knows no dataset", scored_from_logits),
     # The run folder

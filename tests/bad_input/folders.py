@@ -60,6 +60,11 @@ def digits_run() -> Path:
 
 
 @functools.cache
+def _noisy_run() -> Path:
+    return _run("toy.yaml", "source.label_noise.fraction=0.1")
+
+
+@functools.cache
 def _logits_run() -> Path:
     return _run("--from-logits", "logits.npy", "--labels", "labels.npy", "--out", "runs/toy")
 
@@ -85,6 +90,11 @@ def damaged(folder: Path) -> None:
     scored(folder)
     file = folder / "runs" / "toy" / "scores.parquet"
     file.write_bytes(file.read_bytes()[:100])
+
+
+def scored_with_noise(folder: Path) -> None:
+    """runs/toy: 60 rows of digits, a tenth of them with wrong labels."""
+    shutil.copytree(_noisy_run(), folder / "runs" / "toy")
 
 
 def scored_from_logits(folder: Path) -> None:

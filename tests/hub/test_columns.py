@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from datasets import Dataset, Value, concatenate_datasets
+from datasets import Dataset, DatasetDict, Value, concatenate_datasets
 
 from hf_datadiet.errors import RecipeError, StaleRecordError
 from hf_datadiet.hub.columns import with_scores
 from hf_datadiet.hub.source import content_digest
+from hf_datadiet.prune import prune_dataset
 from hf_datadiet.records import UNLABELLED, ScoreTable
 from hf_datadiet.score import add_scores
 from hf_datadiet.store import RunFolder
@@ -104,6 +105,25 @@ def test_a_name_that_is_taken_proposes_a_prefix(dataset: Dataset, table: ScoreTa
     assert scored["el2n_se"] == [0.0] * 24
     with pytest.raises(RecipeError, match="already has a column 'diet_el2n_e0'"):
         with_scores(scored, table, "diet_")
+
+
+def test_of_a_dataset_with_splits_the_scored_one_changes(dataset: Dataset, table: ScoreTable) -> None:
+    held_out = pictures(6, seed=1)
+    splits = DatasetDict(test=held_out, train=dataset)
+    scored = add_scores(splits, table)
+    assert isinstance(scored, DatasetDict) and list(scored) == ["test", "train"] and scored["test"] is held_out
+    assert scored["train"].to_pandas().equals(with_scores(dataset, table).to_pandas()) and splits["train"] is dataset
+    lean, selection = prune_dataset(splits, table, score="el2n", keep=0.5)
+    alone, again = prune_dataset(dataset, table, score="el2n", keep=0.5)
+    assert isinstance(lean, DatasetDict) and list(lean) == ["test", "train"] and lean["test"] is held_out
+    assert selection.digest == again.digest and lean["train"]["note"] == alone["note"] == [f"n{row}" for row in selection.kept]
+    for other, message in (
+        (DatasetDict(test=held_out), "split 'train' was scored and this dataset has test; pass the dataset as it was loaded"),
+        (DatasetDict(train=held_out), "this dataset"),
+    ):
+        for change in (lambda other=other: add_scores(other, table), lambda other=other: prune_dataset(other, table, score="el2n", keep=1)):
+            with pytest.raises(StaleRecordError, match=message):
+                change()
 
 
 def test_one_seed_has_no_error_column(dataset: Dataset) -> None:

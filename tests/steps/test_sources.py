@@ -1,4 +1,4 @@
-"""From a source to every table: own ids, datasets with splits, and every wrong source as one line."""
+"""From a source to every table: own ids, and datasets with splits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from datasets import Dataset, DatasetDict, concatenate_datasets
+from datasets import DatasetDict
 
 from hf_datadiet import cli, evaluate_selections, prune_dataset, score_dataset
 from hf_datadiet.errors import SourceError, StaleRecordError
@@ -19,7 +19,6 @@ from hf_datadiet.hub.columns import with_scores
 from hf_datadiet.recipe import recipe_from
 from hf_datadiet.store import RunFolder
 from hf_datadiet.training.session import open_session
-from tests.hub.server import LoopbackHub
 from tests.synthetic import pictures
 
 QUICK: dict[str, Any] = {"model": "timm:test_resnet", "seeds": 1, "epochs": 1, "progress": False}
@@ -125,102 +124,3 @@ def test_what_was_decoded_is_found_by_the_content_of_its_split(here: Path) -> No
     first = held_out(1)
     assert decoded() == 2 and torch.equal(first, held_out(1)) and decoded() == 2
     assert not torch.equal(first, held_out(2)) and decoded() == 3
-
-
-WRONG: dict[str, tuple[list[str], str]] = {
-    "a path that does not exist": (["source.path=nowhere"], "source.path nowhere does not exist; pass source.path=FOLDER"),
-    "a file of another kind": (["source.path=toy.yaml"], "source.path toy.yaml is no data file; give one of .parquet, .csv, .json, .jsonl"),
-    "a file that cannot be read": (["source.path=broken.parquet"], "cannot read broken.parquet: "),
-    "a dataset that is not cached, offline": (
-        ["source.path=null", "source.repo=org/toys"],
-        "org/toys at main is not whole in the cache and the Hub cannot be reached; go online for the first time",
-    ),
-    "two sources": (["source.repo=org/toys"], "source: give one of sample, path and repo"),
-    "no source": (["source.path=null"], "the recipe names no source; set source.path"),
-    "no input column": (["source.path=numbers.csv"], "cannot tell the image column: candidates are none among a, label"),
-    "two input columns": (
-        ["source.path=two.parquet"],
-        "cannot tell the image column: candidates are 2 (front, back); name it with source.columns.image=NAME",
-    ),
-    "no label column": (["source.path=front.parquet"], "cannot tell the label column: candidates are none among image"),
-    "a label column that does not exist": (
-        ["source.columns.label=kind"],
-        "source.columns.label names 'kind'; the dataset has: image, label, uid",
-    ),
-    "a label column of other things": (["source.columns.label=uid"], "label column 'uid' holds 24 texts, all different, and no classes"),
-    "a label column of fractions": (["source.path=fractions.csv", "task.kind=text"], "label column 'label' holds 0.5, which is no class"),
-    "one class only": (["source.path=single.csv", "task.kind=text"], "column 'label' has labels of fewer than two classes"),
-    "no labels": (["source.path=unlabelled.parquet"], "column 'label' has labels of fewer than two classes"),
-    "an empty split": (
-        ["source.path=empty"],
-        "cannot read empty: a split of it has no rows, which datasets cannot read; leave that split out",
-    ),
-    "an empty held-out split": (
-        ["source.path=no-test", "source.test.fraction=null", "source.test.split=test"],
-        "cannot read no-test: a split of it has no rows",
-    ),
-    "an empty saved split": (
-        ["source.path=empty-saved"],
-        "cannot read empty-saved: a split of it has no rows",
-    ),
-    "a split that does not exist": (["source.split=dev"], "source has no split 'dev'; it has: train; set source.split"),
-    "a held-out split that does not exist": (
-        ["source.test.fraction=null", "source.test.split=dev"],
-        "source.test.split 'dev' is no other split; there are: none, use source.test.fraction=0.2",
-    ),
-    "an id column that does not exist": (["source.id_column=name"], "source.id_column names 'name'; the dataset has: image, label, uid"),
-    "ids that are doubled": (["source.id_column=label"], "source.id_column 'label' holds ClassLabel"),
-    "what to do with bad rows": (["--on-bad-row", "drop"], "'drop' is not one of 'error', 'skip'"),
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_source_is_one_line_and_writes_nothing(name: str, here: Path, call: Callable[..., tuple[Any, str, str]]) -> None:
-    Path("broken.parquet").write_text("no parquet at all, but long enough to be something")
-    Path("numbers.csv").write_text("a,label\n1,0\n2,1")
-    Path("fractions.csv").write_text("text,label\nx,0.5\ny,1")
-    Path("single.csv").write_text("text,label\nx,1\ny,1")
-    if name == "two input columns":
-        front = pictures(6).rename_column("image", "front")
-        concatenate_datasets([front, pictures(6).select_columns("image").rename_column("image", "back")], axis=1).to_parquet("two.parquet")
-    pictures(6).select_columns("image").to_parquet("front.parquet")
-    whole = pictures(4)
-    Dataset.from_dict({"image": whole["image"], "label": [-1, None, -1, -1]}, features=whole.features).to_parquet("unlabelled.parquet")
-    if "empty" in name:
-        for split, n in (("empty/train", 0), ("no-test/train", 4), ("no-test/test", 0)):
-            Path(split).parent.mkdir(exist_ok=True)
-            whole.select(range(n)).to_parquet(f"{split}.parquet")
-        DatasetDict(train=whole, test=whole.select([])).save_to_disk("empty-saved")
-    before = sorted(here.rglob("*"))
-    words, message = WRONG[name]
-    code, out, err = call("run", "toy.yaml", *words)
-    assert code == 2 and out == "" and err.count("\n") == 1 and err.startswith("hf-datadiet: ")
-    assert message in err
-    assert sorted(here.rglob("*")) == before
-
-
-REFUSED = {
-    "a repository that does not exist": (["source.repo=org/none"], "the Hub has no dataset org/none, or it is private"),
-    "a gated repository": (["source.repo=org/gated"], "org/gated is gated; ask for access on its page, then log in: hf auth login"),
-    "a revision that does not exist": (
-        ["source.repo=org/toys", "source.revision=v9"],
-        "org/toys has no revision 'v9'; set source.revision",
-    ),
-    "a config that does not exist": (
-        ["source.repo=org/toys", "source.config=b"],
-        "org/toys has no config 'b'; set source.config to one of: a",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_the_hub_refuses_is_one_line_and_writes_nothing(
-    name: str, hub: LoopbackHub, here: Path, call: Callable[..., tuple[Any, str, str]]
-) -> None:
-    hub.commit("org/toys", {"README.md": b"---\nconfigs:\n- config_name: a\n  data_files: a.csv\n---\n", "a.csv": b"text,label\nx,1\n"})
-    hub.commit("org/gated", {"a.csv": b""}, access="gated")
-    before = sorted(path for path in here.rglob("*") if "hub-cache" not in str(path))
-    words, message = REFUSED[name]
-    code, out, err = call("run", "toy.yaml", "source.path=null", *words)
-    assert code == 2 and out == "" and err.count("\n") == 1 and message in err
-    assert sorted(path for path in here.rglob("*") if "hub-cache" not in str(path)) == before
