@@ -167,10 +167,11 @@ def _table(session: Session, results: Sequence[RunResult]) -> ScoreTable:
 def add_scores(dataset: AnyDataset, scores: ScoreTable | str | Path, *, prefix: str = "") -> AnyDataset:
     """The dataset with float32 columns of scores and standard errors behind its own, rows in their original order.
 
-    Of a DatasetDict the split that was scored gets the columns; the others come back as they are. `scores`: a table, or the
-    path of a run folder. Rows without a label, held out or outside `limit` are null. Raises
-    `StaleRecordError` unless the dataset's role columns have exactly the content that was scored (same rows, same
-    order), and `RecipeError` when a column of that name exists; nothing else about the dataset changes.
+    Of a DatasetDict the split that was scored gets the columns; the others come back as they are (its `push_to_hub` wants equal
+    columns in all splits, so push that split by itself). `scores`: a table, or the path of a run folder. Rows without a label,
+    held out or outside `limit` are null. Raises `StaleRecordError` unless the dataset's role columns have exactly the content
+    that was scored (same rows, same order), and `RecipeError` when a column of that name exists; nothing else about the dataset
+    changes.
     """
     table = scores if isinstance(scores, ScoreTable) else RunFolder(scores).load_scores()
     return in_scored_split(dataset, table, lambda rows: with_scores(rows, table, prefix))

@@ -69,7 +69,10 @@ def _whole(values: pa.Array, column: str) -> NDArray[np.int64]:
     label = np.where(np.isnan(label), UNLABELLED, label)
     odd = label[(np.abs(label) >= EXACT) | (label != np.rint(label))]
     if odd.size:
-        raise SourceError(f"label column {column!r} holds {odd[0]:g}, which is no class; labels are class names or whole numbers from 0")
+        raise SourceError(
+            f"label column {column!r} holds {odd[0]:g}, which is no class; labels are class names or whole numbers from 0; "
+            "name another column: source.columns.label=NAME"
+        )
     return label.astype(np.int64)
 
 

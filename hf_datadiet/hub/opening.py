@@ -27,6 +27,9 @@ REMEDIES = {
 }
 """What to do where the reason is a library's, by the kind of place."""
 
+NO_DATA = ("doesn't contain any data files", "No task.toml")
+"""What datasets says of a folder without data; one with a .md file it takes for a kind of its own."""
+
 CANNOT_READ = (OSError, ValueError, LookupError, RuntimeError, EOFError, BadZipFile, DatasetsError)
 
 
@@ -97,6 +100,8 @@ def _read(arguments: Mapping[str, Any], place: Path, name: str) -> dict[str, Dat
         elif "corresponds to no data" in said or (saved and isinstance(error, IndexError)):
             said = "a split of it has no rows, which datasets cannot read; leave that split out"
         else:
+            if any(sign in said for sign in NO_DATA):
+                said = "it has no data files"
             said += f"; {REMEDIES['repo' if name != str(place) else 'file' if place.is_file() else 'folder']}"
         raise SourceError(f"cannot read {name}: {said}") from error
     return {str(split): rows for split, rows in loaded.items()} if isinstance(loaded, DatasetDict) else {"train": loaded}

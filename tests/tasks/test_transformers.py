@@ -109,7 +109,7 @@ def test_normalisation_is_that_of_the_preprocessor(tmp_path: Path) -> None:
         ("transformers:./none", {}, r"task\.model: there is no folder \./none"),
         ("transformers:nobody/nothing", {}, r"cannot be loaded: it is not in the local cache and the Hub cannot be reached"),
         ("transformers:vit", {"hiden_size": 8}, r"task\.model_args\.hiden_size: vit has no such key; did you mean hidden_size\?"),
-        ("transformers:vit", {"hidden_size": "many"}, r"cannot be built: .*expected int, got str \(value: 'many'\)$"),
+        ("transformers:vit", {"hidden_size": "many"}, r"cannot be built: .*expected int, got str \(value: 'many'\); mend task.model_args$"),
         ("transformers:vit", {"pretrained": "yes"}, r"pretrained should be true or false, not 'yes'"),
         ("transformers:vit", {"pretrained": True}, r"is a type without weights; pretrained ones are transformers:org/name"),
         (
