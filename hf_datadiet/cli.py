@@ -283,7 +283,8 @@ def _load(recipe: Path, overrides: Sequence[str], limit: int | None, out: Path |
 
 
 def _estimate(recipe: Recipe, folder: RunFolder, *, whole: bool, allow_plugins: bool, form: answers.Form) -> None:
-    from hf_datadiet.prune import budget, rehearse
+    from hf_datadiet.prune import rehearse
+    from hf_datadiet.selection import budget
     from hf_datadiet.training.estimate import forecast
     from hf_datadiet.training.session import open_session
 
