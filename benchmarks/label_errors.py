@@ -16,8 +16,9 @@ import time
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from hf_datadiet.catalogue import recipes_folder
 from hf_datadiet.hub.source import pin
-from hf_datadiet.recipe import load_recipe, recipes_folder
+from hf_datadiet.recipe_yaml import load_recipe
 from hf_datadiet.score import score_run
 from hf_datadiet.store import RunFolder
 from hf_datadiet.tasks.image import ImageTask

@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
+from hf_datadiet.catalogue import recipes_folder
 from hf_datadiet.hub.samples import SAMPLES
-from hf_datadiet.recipe import load_recipe, recipes_folder
+from hf_datadiet.recipe_yaml import load_recipe
 from hf_datadiet.score import score_run
 from hf_datadiet.store import RunFolder
 

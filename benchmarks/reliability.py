@@ -14,7 +14,8 @@ import tempfile
 import numpy as np
 
 from hf_datadiet import stats
-from hf_datadiet.recipe import load_recipe, recipes_folder
+from hf_datadiet.catalogue import recipes_folder
+from hf_datadiet.recipe_yaml import load_recipe
 from hf_datadiet.records import ScoreTable
 from hf_datadiet.score import score_run
 from hf_datadiet.store import RunFolder

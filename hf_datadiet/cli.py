@@ -17,7 +17,8 @@ from hf_datadiet import answers, completion
 from hf_datadiet.arms import drawn_arms
 from hf_datadiet.catalogue import SHELVES, Shelf, catalogue, copy_recipe, shipped
 from hf_datadiet.errors import DataDietError, RecipeError
-from hf_datadiet.recipe import PruneSpec, Recipe, load_recipe, recipe_from
+from hf_datadiet.recipe import PruneSpec, Recipe
+from hf_datadiet.recipe_yaml import load_recipe, recipe_from
 from hf_datadiet.reporting import report_run
 from hf_datadiet.status import status_of
 from hf_datadiet.store import RunFolder
@@ -184,7 +185,7 @@ def prune(
 ) -> None:
     """Choose the rows of RUN that stay."""
     from hf_datadiet.prune import prune_run, write_pruned
-    from hf_datadiet.recipe import parse_overrides
+    from hf_datadiet.recipe_yaml import parse_overrides
 
     asked = {
         "name": name,
@@ -260,7 +261,7 @@ def _score_logits(
     logits: Sequence[str], labels: Path | None, words: Sequence[str], out: Path, allow_plugins: bool, form: answers.Form
 ) -> None:
     from hf_datadiet.from_logits import score_logits
-    from hf_datadiet.recipe import parse_overrides
+    from hf_datadiet.recipe_yaml import parse_overrides
 
     asked = parse_overrides(words)
     scores = asked.pop("score.scores", None)

@@ -15,7 +15,8 @@ from hf_datadiet.averaging import score_table
 from hf_datadiet.defaults import recipe_for
 from hf_datadiet.errors import CoverageError, DivergedError
 from hf_datadiet.hub.columns import with_scores
-from hf_datadiet.recipe import Recipe, to_yaml
+from hf_datadiet.recipe import Recipe
+from hf_datadiet.recipe_yaml import to_yaml
 from hf_datadiet.records import RunResult, ScoreTable
 from hf_datadiet.store import RunFolder
 from hf_datadiet.tasks.base import Task

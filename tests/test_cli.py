@@ -361,7 +361,8 @@ def test_scores_and_strategies_from_outside_are_admitted_on_request(here: Path, 
     assert refused.code == 2 and "--allow-plugins" in refused.err and not Path("run").exists()
     assert call(*words, "--allow-plugins").code == 0
     name = "largest_logit"
-    words = ["prune", "run", "--name", "mine", "--keep", "5", "--score", name, "--strategy", "tests.test_selection:From", "--set", "start=2"]
+    words = ["prune", "run", "--name", "mine", "--keep", "5", "--score", name]
+    words += ["--strategy", "tests.test_selection:From", "--set", "start=2"]
     refused = call(*words, "--write", "parquet")
     assert refused.code == 2 and "--allow-plugins" in refused.err
     said = call(*words, "--write", "parquet", "--allow-plugins")

@@ -17,7 +17,8 @@ from hf_datadiet.errors import RecipeError
 from hf_datadiet.gradients.norms import Engine, fastest_engine
 from hf_datadiet.hub.opening import in_memory
 from hf_datadiet.hub.source import Pinned, pin
-from hf_datadiet.recipe import Recipe, to_yaml
+from hf_datadiet.recipe import Recipe
+from hf_datadiet.recipe_yaml import to_yaml
 from hf_datadiet.records import UNLABELLED, Direction, Plan, Provenance
 from hf_datadiet.scorers.base import Accumulator, BatchScore
 from hf_datadiet.store import RunFolder

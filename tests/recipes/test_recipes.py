@@ -11,9 +11,11 @@ import pytest
 import timm
 
 from hf_datadiet import registry
+from hf_datadiet.catalogue import recipes_folder
 from hf_datadiet.evaluate import evaluate_run
 from hf_datadiet.prune import prune_run
-from hf_datadiet.recipe import Recipe, build, load_recipe, recipe_from, recipes_folder, to_yaml
+from hf_datadiet.recipe import Recipe
+from hf_datadiet.recipe_yaml import build, load_recipe, recipe_from, to_yaml
 from hf_datadiet.score import score_run
 from hf_datadiet.scorers.base import BatchScore
 from hf_datadiet.store import RunFolder

@@ -21,7 +21,8 @@ import yaml
 
 from hf_datadiet import cli, score
 from hf_datadiet.errors import DivergedError, StaleRecordError
-from hf_datadiet.recipe import Recipe, recipe_from, with_overrides
+from hf_datadiet.recipe import Recipe
+from hf_datadiet.recipe_yaml import recipe_from, with_overrides
 from hf_datadiet.records import ScoreTable
 from hf_datadiet.store import RunFolder
 from hf_datadiet.training import seeds as seeds_module
@@ -104,7 +105,7 @@ CHILD = """
 import os, signal, sys
 from pathlib import Path
 from hf_datadiet import cli, score
-from hf_datadiet.recipe import load_recipe
+from hf_datadiet.recipe_yaml import load_recipe
 from hf_datadiet.store import RunFolder
 
 folder, where = Path(sys.argv[1]), sys.argv[2]

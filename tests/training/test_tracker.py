@@ -15,7 +15,7 @@ from datasets import Dataset
 from hf_datadiet.errors import RecipeError
 from hf_datadiet.evaluate import evaluate_run
 from hf_datadiet.prune import prune_run
-from hf_datadiet.recipe import recipe_from
+from hf_datadiet.recipe_yaml import recipe_from
 from hf_datadiet.score import score_run
 from hf_datadiet.store import RunFolder
 from hf_datadiet.training.environment import accelerator

@@ -17,8 +17,9 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 from hf_datadiet import stats
+from hf_datadiet.catalogue import recipes_folder
 from hf_datadiet.errors import StaleRecordError
-from hf_datadiet.recipe import load_recipe, recipes_folder
+from hf_datadiet.recipe_yaml import load_recipe
 from hf_datadiet.records import ScoreTable
 from hf_datadiet.score import add_scores, score_run
 from hf_datadiet.store import RunFolder
