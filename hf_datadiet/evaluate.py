@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from hf_datadiet.arms import Arm, arms_of
 from hf_datadiet.defaults import recipe_for
 from hf_datadiet.errors import CoverageError, RecipeError, StaleRecordError
+from hf_datadiet.identity import digest_of, label_digest
 from hf_datadiet.recipe import FIRST_EVALUATION_SEED, Recipe
-from hf_datadiet.records import ArmResult, EvaluationTable, Selection, digest_of, label_digest
+from hf_datadiet.records import ArmResult, EvaluationTable, Selection
 from hf_datadiet.store import RunFolder
 from hf_datadiet.tasks.base import Task
 from hf_datadiet.training.given import Given, by_name

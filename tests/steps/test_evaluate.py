@@ -14,9 +14,10 @@ import pytest
 
 from hf_datadiet import evaluate
 from hf_datadiet.errors import RecipeError, StaleRecordError
+from hf_datadiet.identity import digest_of
 from hf_datadiet.prune import prune_run
 from hf_datadiet.recipe import FIRST_EVALUATION_SEED, PruneSpec, Recipe
-from hf_datadiet.records import EvaluationTable, Selection, digest_of
+from hf_datadiet.records import EvaluationTable, Selection
 from hf_datadiet.score import score_run
 from hf_datadiet.store import RunFolder
 from tests.steps.death import dying_at_rename
