@@ -109,6 +109,7 @@ def score_logits(
     )
     if folder is not None:
         folder.claim({**recipe.identity(), "logits_digest": f"sha256:{digest.hexdigest()}"}, source, to_yaml(recipe))
+        folder.save_fitted({})
         for result in results:
             folder.save_seed(result)
         folder.save_scores(table)

@@ -393,7 +393,7 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         (("score", "--labels", "labels.npy"), "--labels goes with --from-logits"),
         (("score",), "give a RECIPE, or --from-logits FILE"),
         (("score", *both, "--labels", "labels.npy", "task.model=x"), "so task.model has no effect"),
-        (("score", *both, "--labels", "labels.npy", "--limit", "3"), "--limit and --dry-run are for trainings"),
+        (("score", *both, "--labels", "labels.npy", "--limit", "3"), "--limit, --on-bad-row and --dry-run are for trainings"),
         (("score", *both, "--labels", "labels.npy", "score.scores=[grand]"), "grand needs grad_norms"),
         (("score", "--from-logits", "no.npy", "--labels", "labels.npy"), "cannot read no.npy: No such file or directory"),
     ]:

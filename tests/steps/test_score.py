@@ -19,11 +19,12 @@ import pytest
 import torch
 import yaml
 
-from hf_datadiet import cli, score
+from hf_datadiet import score
 from hf_datadiet.errors import DivergedError, StaleRecordError
 from hf_datadiet.recipe import Recipe
 from hf_datadiet.recipe_yaml import recipe_from, with_overrides
 from hf_datadiet.records import ScoreTable
+from hf_datadiet.reporting import report_run
 from hf_datadiet.store import RunFolder
 from hf_datadiet.training import seeds as seeds_module
 from tests.steps.death import dying_at_rename
@@ -273,7 +274,7 @@ def test_a_seed_that_diverges_does_not_stop_the_others(
     table = RunFolder(tmp_path / "run").load_scores()
     alone = RunFolder(whole).load_scores().columns["el2n"].per_seed
     assert table.seeds == (1,) and alone is not None and np.array_equal(table.columns["el2n"].mean, alone[1])
-    warnings = cli._write_report(recipe(), RunFolder(tmp_path / "run")).warnings
+    warnings = report_run(recipe(), RunFolder(tmp_path / "run")).warnings
     assert [(warning["kind"], warning["value"]) for warning in warnings] == [("missing seeds", 1)]
     # Another call trains that seed alone, and all of them make the table of an undisturbed run.
     trained.clear()

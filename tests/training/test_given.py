@@ -117,7 +117,7 @@ def test_from_score_to_evaluation_and_map(tmp_path: Path) -> None:
         (plain(), {"task.normalize": "model"}, r"Sequential states no mean and s\.d\.; set task\.normalize=data"),
         (plain(), {"task.model_args": {"a": 1}}, r"task\.model_args are for models that are built by name"),
         (plain(), {"task.model": "timm:resnet18"}, r"is given twice, as an object and as task\.model=timm:resnet18; leave one out"),
-        (plain(), {"task.kind": "text", "source.columns": {"text": "label"}}, "no text in column 'label'"),
+        (plain(), {"task.kind": "text", "source.columns": {"text": "label"}}, "column 'label' holds int and no text"),
         (plain().requires_grad_(False), {}, r"no parameter that requires a gradient; call model\.requires_grad_"),
     ],
 )
