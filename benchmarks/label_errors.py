@@ -22,6 +22,7 @@ from hf_datadiet.recipe_yaml import load_recipe
 from hf_datadiet.score import score_run
 from hf_datadiet.store import RunFolder
 from hf_datadiet.tasks.image import ImageTask
+from hf_datadiet.training.session import open_session
 
 OVERRIDES = (
     "source.columns.label=label_human_worst",
@@ -38,7 +39,7 @@ def main() -> None:
     recipe = load_recipe(recipes_folder() / "cifar10-quick.yaml", [*OVERRIDES, *sys.argv[1:]])
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
-        table = score_run(recipe, RunFolder(temporary), command="benchmarks/label_errors.py")
+        table = score_run(open_session(recipe, RunFolder(temporary), command="benchmarks/label_errors.py"))
     seconds = time.perf_counter() - start
     true = np.asarray(pin(recipe.source, ImageTask().find_columns).dataset["label"])[table.example_id]
     wrong = true != table.label

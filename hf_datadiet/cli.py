@@ -111,15 +111,16 @@ def run(recipe: Path, dry_run: bool, allow_plugins: bool, form: answers.Form, **
     from hf_datadiet.evaluate import evaluate_run
     from hf_datadiet.prune import prune_run, rehearse
     from hf_datadiet.score import score_run
-    from hf_datadiet.training.session import open_session
+    from hf_datadiet.training.session import claimed, open_session
 
     command = _command()
     session = open_session(loaded, folder, command=command, claim=False, allow_plugins=allow_plugins)
     rehearse(session, loaded.prune, allow_plugins=allow_plugins)
-    score_run(loaded, folder, command=command, allow_plugins=allow_plugins)
+    session = claimed(session)
+    score_run(session)
     for spec in loaded.prune:
         prune_run(folder, spec, command=command, allow_plugins=allow_plugins)
-    evaluate_run(loaded, folder, command=command, allow_plugins=allow_plugins)
+    evaluate_run(session)
     _say(answers.of_report(folder, report_run(loaded, folder)), form)
 
 
@@ -151,8 +152,9 @@ def score(
     if dry_run:
         return _estimate(loaded, folder, whole=False, allow_plugins=allow_plugins, form=form)
     from hf_datadiet.score import score_run
+    from hf_datadiet.training.session import open_session
 
-    score_run(loaded, folder, command=_command(), allow_plugins=allow_plugins)
+    score_run(open_session(loaded, folder, command=_command(), allow_plugins=allow_plugins))
     _say(answers.of_report(folder, report_run(loaded, folder)), form)
 
 
@@ -211,11 +213,12 @@ def prune(
 def evaluate(folder: Path, overrides: tuple[str, ...], allow_plugins: bool, form: answers.Form) -> None:
     """Retrain on every selection of RUN, on random sets of equal size and on everything. Overrides: evaluate.seeds=8."""
     from hf_datadiet.evaluate import evaluate_run
+    from hf_datadiet.training.session import open_session
 
     kept = RunFolder(folder)
     kept.require()
     recipe = _recipe_of(kept, overrides)
-    evaluate_run(recipe, kept, command=_command(), allow_plugins=allow_plugins)
+    evaluate_run(open_session(recipe, kept, command=_command(), allow_plugins=allow_plugins))
     _say(answers.of_report(kept, report_run(recipe, kept)), form)
 
 

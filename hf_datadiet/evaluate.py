@@ -32,20 +32,12 @@ from hf_datadiet.training.task import task_keys, task_object
 from hf_datadiet.training.tracker import Log, tracked
 
 
-def evaluate_run(
-    recipe: Recipe,
-    folder: RunFolder,
-    *,
-    command: str,
-    dataset: Dataset | DatasetDict | None = None,
-    progress: bool = True,
-    allow_plugins: bool = False,
-) -> EvaluationTable:
-    """Judge all selections of the folder, and write the table.
+def evaluate_run(session: Session, *, progress: bool = True) -> EvaluationTable:
+    """Judge all selections of the session's folder, and write the table.
 
     Finished trainings are not repeated. `StaleRecordError` for a selection made from other data.
     """
-    session = open_session(recipe, folder, command=command, dataset=dataset, allow_plugins=allow_plugins)
+    folder = session.folder
     names = folder.selections()
     if not names:
         raise RecipeError(f"{folder.path} has no selection to evaluate; run hf-datadiet prune first")

@@ -15,6 +15,7 @@ from hf_datadiet.recipe_yaml import load_recipe
 from hf_datadiet.score import score_run
 from hf_datadiet.store import RunFolder
 from hf_datadiet.tasks.image import ImageTask
+from hf_datadiet.training.session import open_session
 
 DATA = os.environ.get("DATADIET_DATA")
 
@@ -25,7 +26,7 @@ DATA = os.environ.get("DATADIET_DATA")
 def test_el2n_finds_wrong_human_labels(tmp_path: Path):
     overrides = ["source.columns.label=label_human_worst", "source.test=null", "score.scores=[el2n, chance]", "score.seeds=2"]
     recipe = load_recipe(recipes_folder() / "cifar10-quick.yaml", overrides)
-    table = score_run(recipe, RunFolder(tmp_path / "run"), command="test", progress=False)
+    table = score_run(open_session(recipe, RunFolder(tmp_path / "run"), command="test"), progress=False)
     true = np.asarray(pin(recipe.source, ImageTask().find_columns).dataset["label"])[table.example_id]
     wrong = true != table.label
     assert wrong.size == 5000
