@@ -14,7 +14,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 
-from hf_datadiet.arms import Arm, arms_of
+from hf_datadiet.arms import Arm, arms_of, is_added
 from hf_datadiet.defaults import recipe_for
 from hf_datadiet.errors import CoverageError, RecipeError, StaleRecordError
 from hf_datadiet.identity import digest_of, label_digest
@@ -105,7 +105,7 @@ def _check(session: Session, selections: Sequence[Selection]) -> None:
     for selection in selections:
         if selection.source_digest not in known:
             raise StaleRecordError(f"selection {selection.name!r} was made from other data; prune again")
-        if selection.name == "full" or selection.name.startswith(("random-", "stratified-")):
+        if is_added(selection.name):
             raise RecipeError(f"selection {selection.name!r} has the name of an arm that evaluation adds by itself; choose another name")
 
 

@@ -17,6 +17,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from hf_datadiet.arms import is_added
+from hf_datadiet.records import column_name
+
 STRICT_KEYS = ConfigDict(extra="forbid")
 
 Positive = Annotated[int, Field(ge=1)]
@@ -213,7 +216,7 @@ class PruneSpec:
 
     @model_validator(mode="after")
     def _free_name(self) -> PruneSpec:
-        if self.name == "full" or self.name.startswith(("random-", "stratified-")):
+        if is_added(self.name):
             raise ValueError(f"{self.name!r} is the name of an arm that evaluation adds by itself; choose another name")
         return self
 
@@ -273,8 +276,8 @@ class Recipe:
         return self.score_epochs if self.score.at == "last" else self.score.at
 
     def column(self, score: str, epoch: int) -> str:
-        """The column of a score at one moment: the plain name at `headline`, else `el2n_e10`."""
-        return score if epoch == self.headline else f"{score}_e{epoch}"
+        """The column of a score at one moment."""
+        return column_name(score, epoch, self.headline)
 
     @property
     def kept_epochs(self) -> tuple[int, ...]:

@@ -112,6 +112,11 @@ class RunResult:
                 raise CoverageError(f"seed {self.seed}: {name} is not finite everywhere; lower the learning rate")
 
 
+def column_name(score: str, epoch: int, headline: int) -> str:
+    """The column of a score at one moment: the plain name at the moment `headline`, else `el2n_e10`."""
+    return score if epoch == headline else f"{score}_e{epoch}"
+
+
 @dataclass(frozen=True)
 class ScoreColumn:
     """One score at one moment: `mean` float32 [N] over seeds, null (NaN) exactly for rows without a label.
