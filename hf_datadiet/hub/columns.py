@@ -9,7 +9,7 @@ from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
 from hf_datadiet.errors import RecipeError, StaleRecordError
 from hf_datadiet.hub.source import content_digest
 from hf_datadiet.records import UNLABELLED, ScoreTable
-from hf_datadiet.store import SE
+from hf_datadiet.tables import SE
 
 
 def with_scores(dataset: Dataset, table: ScoreTable, prefix: str = "") -> Dataset:

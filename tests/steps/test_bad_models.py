@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, ViTConfig, ViTForImageClassification
 
 from hf_datadiet import cli
-from hf_datadiet.recipe import with_overrides
+from hf_datadiet.recipe_yaml import with_overrides
 from hf_datadiet.store import RunFolder
 
 SMALL: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
