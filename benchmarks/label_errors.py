@@ -19,12 +19,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from hf_datadiet.catalogue import recipes_folder
 from hf_datadiet.hub.source import pin
-from hf_datadiet.recipe import Recipe, load_recipe, recipes_folder
+from hf_datadiet.recipe import Recipe
+from hf_datadiet.recipe_yaml import load_recipe
 from hf_datadiet.records import ScoreTable
 from hf_datadiet.score import score_run
 from hf_datadiet.store import RunFolder
 from hf_datadiet.tasks.image import ImageTask
+from hf_datadiet.training.session import open_session
 
 SCORES = "score.scores=[el2n, loss, margin, entropy, forgetting, input_norm, chance]"
 RECIPES = {
@@ -45,7 +48,7 @@ def main() -> None:
         recipe = load_recipe(recipes_folder() / file, [*asked, *(word for word in words if word not in RECIPES)])
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as temporary:
-            table = score_run(recipe, RunFolder(temporary), command="benchmarks/label_errors.py")
+            table = score_run(open_session(recipe, RunFolder(temporary), command="benchmarks/label_errors.py"))
             wrong = _human(recipe, table) if name == "images" else _planted(RunFolder(temporary), table)
         print(f"{name}: {wrong.size} rows, {100 * wrong.mean():.1f} % wrong labels, {time.perf_counter() - start:.0f} s\n")
         _print(table, wrong)

@@ -19,10 +19,12 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
+from hf_datadiet.catalogue import recipes_folder
 from hf_datadiet.hub.samples import SAMPLES
-from hf_datadiet.recipe import load_recipe, recipes_folder
+from hf_datadiet.recipe_yaml import load_recipe
 from hf_datadiet.score import score_run
 from hf_datadiet.store import RunFolder
+from hf_datadiet.training.session import open_session
 
 SIZES = (10_000, 200_000)
 EPOCHS, SEEDS = 1, 2
@@ -83,7 +85,7 @@ def score(data: Path, out: Path) -> None:
         "score.observe_at": "[]",
     }
     recipe = load_recipe(recipes_folder() / "digits.yaml", [f"{key}={value}" for key, value in asked.items()])
-    table = score_run(recipe, RunFolder(out), command="benchmarks/memory.py")
+    table = score_run(open_session(recipe, RunFolder(out), command="benchmarks/memory.py"))
     stop.set()
     assert np.isfinite(table.columns["el2n"].mean).all()
     print(*(value / 1024 for value in peak.values()))

@@ -14,10 +14,12 @@ import tempfile
 import numpy as np
 
 from hf_datadiet import stats
-from hf_datadiet.recipe import load_recipe, recipes_folder
+from hf_datadiet.catalogue import recipes_folder
+from hf_datadiet.recipe_yaml import load_recipe
 from hf_datadiet.records import ScoreTable
 from hf_datadiet.score import score_run
 from hf_datadiet.store import RunFolder
+from hf_datadiet.training.session import open_session
 
 SEEDS, TAKEN, DRAWS = 16, 4, 24
 SCORES = ("score.scores=[el2n, grand, loss, forgetting]", f"score.seeds={SEEDS}", "score.keep_weights=none")
@@ -32,7 +34,7 @@ def main() -> None:
     for title, asked in RUNS.items():
         recipe = load_recipe(recipes_folder() / "digits.yaml", [*SCORES, *asked, *sys.argv[1:]])
         with tempfile.TemporaryDirectory() as temporary:
-            table = score_run(recipe, RunFolder(temporary), command="benchmarks/reliability.py")
+            table = score_run(open_session(recipe, RunFolder(temporary), command="benchmarks/reliability.py"))
         print(f"\n{title}\n\n| score | measured | s.d. over draws | reliability | pairs |\n|---|---:|---:|---:|---:|")
         print("\n".join(rows(table)))
 

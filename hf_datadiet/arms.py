@@ -49,6 +49,11 @@ def drawn_arms(sizes: Iterable[int], n_rows: int) -> list[Arm]:
     return arms
 
 
+def is_added(name: str) -> bool:
+    """Whether evaluation adds an arm of that name by itself, so that no selection can have it."""
+    return name == "full" or name.startswith(("random-", "stratified-"))
+
+
 def describe(selection: Selection) -> str:
     """A selection in words."""
     by = f" by {selection.score}" if selection.score else ""

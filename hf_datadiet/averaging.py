@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_datadiet.records import Origin, Provenance, RunResult, ScoreColumn, ScoreTable, Source
+from hf_datadiet.records import Origin, Provenance, RunResult, ScoreColumn, ScoreTable, Source, column_name
 from hf_datadiet.scorers.base import Accumulator, BatchScore, Column
 from hf_datadiet.stats import reliability, seed_mean_se
 
@@ -56,7 +56,7 @@ def score_table(
     for name, scorer in batch_scores.items():
         for moment, epoch in enumerate(results[0].moments):
             values = np.stack([result.observed[name][moment] for result in results])
-            add(name if epoch == headline else f"{name}_e{epoch}", name, epoch, values, scorer, "observed")
+            add(column_name(name, epoch, headline), name, epoch, values, scorer, "observed")
     for accumulator in accumulators.values():
         for column in accumulator.columns:
             values = np.stack([result.accumulated[column.name] for result in results])

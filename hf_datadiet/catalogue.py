@@ -9,11 +9,16 @@ from typing import Literal, TypeAlias, get_args
 from hf_datadiet import registry
 from hf_datadiet.durable import write_text
 from hf_datadiet.errors import RecipeError
-from hf_datadiet.recipe import recipes_folder
 
 Shelf: TypeAlias = Literal["scorers", "selectors", "tasks", "recipes"]
 
 SHELVES: tuple[Shelf, ...] = get_args(Shelf)
+
+
+def recipes_folder() -> Path:
+    """The folder of the recipes that come with the package: inside the wheel, or the checkout's `recipes/`."""
+    inside = Path(__file__).parent / "_recipes"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "recipes"
 
 
 def catalogue(shelf: Shelf) -> dict[str, str]:

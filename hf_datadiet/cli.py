@@ -17,7 +17,8 @@ from hf_datadiet import answers, completion
 from hf_datadiet.arms import drawn_arms
 from hf_datadiet.catalogue import SHELVES, Shelf, catalogue, copy_recipe, shipped
 from hf_datadiet.errors import DataDietError, RecipeError
-from hf_datadiet.recipe import PruneSpec, Recipe, load_recipe, recipe_from
+from hf_datadiet.recipe import PruneSpec, Recipe
+from hf_datadiet.recipe_yaml import load_recipe, recipe_from
 from hf_datadiet.reporting import report_run
 from hf_datadiet.status import status_of
 from hf_datadiet.store import RunFolder
@@ -112,15 +113,16 @@ def run(recipe: Path, dry_run: bool, allow_plugins: bool, form: answers.Form, **
     from hf_datadiet.evaluate import evaluate_run
     from hf_datadiet.prune import prune_run, rehearse
     from hf_datadiet.score import score_run
-    from hf_datadiet.training.session import open_session
+    from hf_datadiet.training.session import claimed, open_session
 
     command = _command()
     session = open_session(loaded, folder, command=command, claim=False, allow_plugins=allow_plugins)
     rehearse(session, loaded.prune, allow_plugins=allow_plugins)
-    score_run(loaded, folder, command=command, allow_plugins=allow_plugins)
+    session = claimed(session)
+    score_run(session)
     for spec in loaded.prune:
         prune_run(folder, spec, command=command, allow_plugins=allow_plugins)
-    evaluate_run(loaded, folder, command=command, allow_plugins=allow_plugins)
+    evaluate_run(session)
     _say(answers.of_report(folder, report_run(loaded, folder)), form)
 
 
@@ -152,8 +154,9 @@ def score(
     if dry_run:
         return _estimate(loaded, folder, whole=False, allow_plugins=allow_plugins, form=form)
     from hf_datadiet.score import score_run
+    from hf_datadiet.training.session import open_session
 
-    score_run(loaded, folder, command=_command(), allow_plugins=allow_plugins)
+    score_run(open_session(loaded, folder, command=_command(), allow_plugins=allow_plugins))
     _say(answers.of_report(folder, report_run(loaded, folder)), form)
 
 
@@ -186,7 +189,7 @@ def prune(
 ) -> None:
     """Choose the rows of RUN that stay."""
     from hf_datadiet.prune import choose, write_pruned
-    from hf_datadiet.recipe import parse_overrides
+    from hf_datadiet.recipe_yaml import parse_overrides
 
     asked = {
         "name": name,
@@ -214,11 +217,12 @@ def prune(
 def evaluate(folder: Path, overrides: tuple[str, ...], allow_plugins: bool, form: answers.Form) -> None:
     """Retrain on every selection of RUN, on random sets of equal size and on everything. Overrides: evaluate.seeds=8."""
     from hf_datadiet.evaluate import evaluate_run
+    from hf_datadiet.training.session import open_session
 
     kept = RunFolder(folder)
     kept.require()
     recipe = _recipe_of(kept, overrides)
-    evaluate_run(recipe, kept, command=_command(), allow_plugins=allow_plugins)
+    evaluate_run(open_session(recipe, kept, command=_command(), allow_plugins=allow_plugins))
     _say(answers.of_report(kept, report_run(recipe, kept)), form)
 
 
@@ -264,7 +268,7 @@ def _score_logits(
     logits: Sequence[str], labels: Path | None, words: Sequence[str], out: Path, allow_plugins: bool, form: answers.Form
 ) -> None:
     from hf_datadiet.from_logits import score_logits
-    from hf_datadiet.recipe import parse_overrides
+    from hf_datadiet.recipe_yaml import parse_overrides
 
     asked = parse_overrides(words)
     scores = asked.pop("score.scores", None)
@@ -287,7 +291,8 @@ def _load(recipe: Path, overrides: Sequence[str], limit: int | None, out: Path |
 
 
 def _estimate(recipe: Recipe, folder: RunFolder, *, whole: bool, allow_plugins: bool, form: answers.Form) -> None:
-    from hf_datadiet.prune import budget, rehearse
+    from hf_datadiet.prune import rehearse
+    from hf_datadiet.selection import budget
     from hf_datadiet.training.estimate import forecast
     from hf_datadiet.training.session import open_session
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict, Image, Value
 
-from hf_datadiet.recipe import Recipe, recipe_from, with_overrides
+from hf_datadiet.recipe import Recipe
+from hf_datadiet.recipe_yaml import recipe_from, with_overrides
 
 IMAGE = {"model": "timm:resnet18"}
 """The rest is the recipe's own default: SGD as in arXiv 2107.07075."""

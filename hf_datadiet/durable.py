@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from hf_datadiet.errors import StaleRecordError
-from hf_datadiet.records import digest_of
+from hf_datadiet.identity import digest_of
 
 META = b"hf_datadiet"
 

@@ -14,11 +14,12 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 
-from hf_datadiet.arms import Arm, arms_of
+from hf_datadiet.arms import Arm, arms_of, is_added
 from hf_datadiet.defaults import recipe_for
 from hf_datadiet.errors import CoverageError, RecipeError, StaleRecordError
+from hf_datadiet.identity import digest_of, label_digest
 from hf_datadiet.recipe import FIRST_EVALUATION_SEED, Recipe
-from hf_datadiet.records import ArmResult, EvaluationTable, Selection, digest_of, label_digest
+from hf_datadiet.records import ArmResult, EvaluationTable, Selection
 from hf_datadiet.store import RunFolder
 from hf_datadiet.tasks.base import Task
 from hf_datadiet.training.given import Given, by_name
@@ -31,20 +32,12 @@ from hf_datadiet.training.task import task_keys, task_object
 from hf_datadiet.training.tracker import Log, tracked
 
 
-def evaluate_run(
-    recipe: Recipe,
-    folder: RunFolder,
-    *,
-    command: str,
-    dataset: Dataset | DatasetDict | None = None,
-    progress: bool = True,
-    allow_plugins: bool = False,
-) -> EvaluationTable:
-    """Judge all selections of the folder, and write the table.
+def evaluate_run(session: Session, *, progress: bool = True) -> EvaluationTable:
+    """Judge all selections of the session's folder, and write the table.
 
     Finished trainings are not repeated. `StaleRecordError` for a selection made from other data.
     """
-    session = open_session(recipe, folder, command=command, dataset=dataset, allow_plugins=allow_plugins)
+    folder = session.folder
     names = folder.selections()
     if not names:
         raise RecipeError(f"{folder.path} has no selection to evaluate; run hf-datadiet prune first")
@@ -112,7 +105,7 @@ def _check(session: Session, selections: Sequence[Selection]) -> None:
     for selection in selections:
         if selection.source_digest not in known:
             raise StaleRecordError(f"selection {selection.name!r} was made from other data; prune again")
-        if selection.name == "full" or selection.name.startswith(("random-", "stratified-")):
+        if is_added(selection.name):
             raise RecipeError(f"selection {selection.name!r} has the name of an arm that evaluation adds by itself; choose another name")
 
 

@@ -14,9 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 from hf_datadiet import registry
 from hf_datadiet.averaging import score_table
 from hf_datadiet.errors import RecipeError, SourceError
+from hf_datadiet.identity import label_digest, some_ids
 from hf_datadiet.logits import Block, Given, Logits, check_labels, labels_of, open_logits
-from hf_datadiet.recipe import LOGITS, Recipe, recipe_from, to_yaml
-from hf_datadiet.records import UNLABELLED, Provenance, RunResult, ScoreTable, Source, label_digest, some_ids
+from hf_datadiet.recipe import LOGITS, Recipe
+from hf_datadiet.recipe_yaml import recipe_from, to_yaml
+from hf_datadiet.records import UNLABELLED, Provenance, RunResult, ScoreTable, Source
 from hf_datadiet.scorers.base import Accumulator, BatchScore
 from hf_datadiet.store import RunFolder
 from hf_datadiet.training.environment import provenance

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from hf_datadiet.errors import CoverageError, SourceError
-from hf_datadiet.records import UNLABELLED, some_ids
+from hf_datadiet.identity import some_ids
+from hf_datadiet.records import UNLABELLED
 
 Given: TypeAlias = NDArray[Any] | str | Path
 """The logits of one training: an array [E, N, C], or the path of a .npy or .parquet file."""

@@ -20,7 +20,7 @@ from hf_datadiet.errors import DataDietError, RecipeError, SourceError
 from hf_datadiet.gradients.forward import logits_of
 from hf_datadiet.gradients.norms import Engine
 from hf_datadiet.gradients.rest import at_rest
-from hf_datadiet.recipe import build, load_recipe
+from hf_datadiet.recipe_yaml import build, load_recipe
 from hf_datadiet.records import UNLABELLED
 from hf_datadiet.scorers.base import BatchScore
 from hf_datadiet.store import RunFolder

@@ -7,8 +7,7 @@ No number crosses from one verb to the next without its id.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_datadiet.errors import CoverageError, RecipeError
+from hf_datadiet.identity import check_ids, check_source_ids, digest_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,47 +29,6 @@ Origin: TypeAlias = Literal["observed", "training", "logits"]
 
 UNLABELLED = -1
 """The label of a row without a label: such a row is neither trained on nor scored, and its scores are null."""
-
-
-def digest_of(parts: Iterable[bytes | str | NDArray[Any]]) -> str:
-    """SHA-256 over the parts in order, each framed by its length (arrays also by dtype and shape): "sha256:<hex>"."""
-    state = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            state.update(f"{part.dtype.str}{part.shape}".encode())
-            data = np.ascontiguousarray(part).tobytes()
-        else:
-            data = part.encode() if isinstance(part, str) else part
-        state.update(f"{len(data)}:".encode())
-        state.update(data)
-    return f"sha256:{state.hexdigest()}"
-
-
-def label_digest(label: NDArray[np.int32]) -> str:
-    """Digest of the labels int32 [n_rows] of a whole split: what a table that knows nothing else of its dataset goes by."""
-    return digest_of(["labels", label])
-
-
-def check_ids(ids: NDArray[np.int64], what: str) -> None:
-    """Raise `CoverageError` unless `ids` is one-dimensional int64, not negative, every id once."""
-    if ids.dtype != np.int64 or ids.ndim != 1:
-        raise CoverageError(f"{what}: example ids must be a one-dimensional int64 array, not {ids.dtype} {ids.shape}")
-    if ids.size and int(ids.min()) < 0:
-        raise CoverageError(f"{what}: example id {int(ids.min())} is negative; ids are row positions from 0")
-    values, counts = np.unique(ids, return_counts=True)
-    if values.size != ids.size:
-        raise CoverageError(f"{what}: example id {int(values[counts > 1][0])} appears more than once")
-
-
-def _check_source_ids(source_id: NDArray[Any] | None, n: int, what: str) -> None:
-    if source_id is not None and source_id.shape != (n,):
-        raise CoverageError(f"{what}: {source_id.size} ids of the source for {n} rows")
-
-
-def some_ids(ids: NDArray[np.int64]) -> str:
-    """The first five of them, and how many there are: for messages."""
-    listed = ", ".join(map(str, ids[:5].tolist()))
-    return listed if ids.size <= 5 else f"{listed}, ... ({ids.size} in all)"
 
 
 @dataclass(frozen=True)
@@ -153,6 +112,11 @@ class RunResult:
                 raise CoverageError(f"seed {self.seed}: {name} is not finite everywhere; lower the learning rate")
 
 
+def column_name(score: str, epoch: int, headline: int) -> str:
+    """The column of a score at one moment: the plain name at the moment `headline`, else `el2n_e10`."""
+    return score if epoch == headline else f"{score}_e{epoch}"
+
+
 @dataclass(frozen=True)
 class ScoreColumn:
     """One score at one moment: `mean` float32 [N] over seeds, null (NaN) exactly for rows without a label.
@@ -197,7 +161,7 @@ class ScoreTable:
     def __post_init__(self) -> None:
         check_ids(self.example_id, "scores")
         n = self.example_id.size
-        _check_source_ids(self.source_id, n, "scores")
+        check_source_ids(self.source_id, n, "scores")
         if np.isin(list(self.skipped), self.example_id[self.label == UNLABELLED], invert=True).any():
             raise CoverageError("scores: a skipped row has a label, or is none of the rows")
         if n and int(self.example_id.max()) >= self.source.n_rows:
@@ -273,7 +237,7 @@ class Selection:
 
     def __post_init__(self) -> None:
         check_ids(np.concatenate([self.kept, self.dropped]), f"selection {self.name}")
-        _check_source_ids(self.source_id, self.kept.size + self.dropped.size, f"selection {self.name}")
+        check_source_ids(self.source_id, self.kept.size + self.dropped.size, f"selection {self.name}")
         if len(self.reasons) != self.dropped.size:
             raise CoverageError(f"selection {self.name}: {len(self.reasons)} reasons for {self.dropped.size} dropped rows")
         if self.kept.size == 0:
@@ -332,7 +296,7 @@ class EvaluationTable:
 
     def __post_init__(self) -> None:
         check_ids(self.test_id, f"evaluation {self.name}, test rows")
-        _check_source_ids(self.test_source_id, self.test_id.size, f"evaluation {self.name}, test rows")
+        check_source_ids(self.test_source_id, self.test_id.size, f"evaluation {self.name}, test rows")
         cells = [(result.arm, result.seed) for result in self.results]
         if len(set(cells)) != len(cells) or len(cells) != len(self.arms) * self.n_seeds:
             raise CoverageError(f"evaluation {self.name}: {len(cells)} trainings for {len(self.arms)} arms of {self.n_seeds} seeds")

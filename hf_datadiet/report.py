@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_datadiet import stats
+from hf_datadiet.arms import is_added
 from hf_datadiet.records import UNLABELLED, EvaluationTable, Report, ScoreColumn, ScoreTable, Selection
 
 LOW_RELIABILITY = 0.8
@@ -218,7 +219,7 @@ def _costs(seed_seconds: Sequence[Mapping[str, float]], evaluations: Sequence[Ma
         seconds = {arm["arm"]: arm["seconds"] for arm in evaluation["arms"]}
         against_full = {row["arm"] for row in evaluation["differences"] if row["reference"] == "full"}
         for arm in evaluation["arms"]:
-            if arm["arm"] in against_full and not arm["arm"].startswith(("random-", "stratified-")):
+            if arm["arm"] in against_full and not is_added(arm["arm"]):
                 saved = seconds["full"] - arm["seconds"]
                 pays = evaluation["match"] == "epochs" and saved > 0
                 savings.append(

@@ -15,11 +15,11 @@ from hf_datadiet.averaging import score_table
 from hf_datadiet.defaults import recipe_for
 from hf_datadiet.errors import CoverageError, DivergedError
 from hf_datadiet.hub.columns import AnyDataset, in_scored_split, with_scores
-from hf_datadiet.recipe import Recipe, to_yaml
+from hf_datadiet.recipe_yaml import to_yaml
 from hf_datadiet.records import RunResult, ScoreTable
 from hf_datadiet.store import RunFolder
 from hf_datadiet.tasks.base import Task
-from hf_datadiet.training.given import Given, GivenModel, by_name
+from hf_datadiet.training.given import Given, by_name
 from hf_datadiet.training.progress import Progress
 from hf_datadiet.training.seeds import score_seed
 from hf_datadiet.training.session import Session, decide_plan, open_session
@@ -66,36 +66,26 @@ def score_dataset(
     keys = task_keys(task, name) | dict(options or {})
     recipe = recipe_for(dataset, model=name, epochs=epochs, columns=columns, options=keys, score=wanted)
     with tempfile.TemporaryDirectory() as temporary:
-        return score_run(
+        session = open_session(
             recipe,
             RunFolder(out if out is not None else temporary),
             command="score_dataset(...)",
             dataset=dataset,
             model=given,
             task=task_object(task),
-            progress=progress,
             allow_plugins=allow_plugins,
         )
+        return score_run(session, progress=progress)
 
 
-def score_run(
-    recipe: Recipe,
-    folder: RunFolder,
-    *,
-    command: str,
-    dataset: Dataset | DatasetDict | None = None,
-    model: GivenModel | None = None,
-    task: Task | None = None,
-    progress: bool = True,
-    allow_plugins: bool = False,
-) -> ScoreTable:
+def score_run(session: Session, *, progress: bool = True) -> ScoreTable:
     """Train and observe the seeds that the folder does not hold yet, then write and return the table of all of them.
 
     A seed whose training diverges does not stop the others: the table of those that are finished is written, and then
     `DivergedError` raised.
     """
-    session = open_session(recipe, folder, command=command, dataset=dataset, model=model, task=task, allow_plugins=allow_plugins)
-    folder.save_recipe(to_yaml(session.recipe))
+    recipe, folder = session.recipe, session.folder
+    folder.save_recipe(to_yaml(recipe))
     seeds = range(recipe.score.seeds)
     missing = [seed for seed in seeds if not folder.has_seed(seed)]
     diverged: dict[int, DivergedError] = {}

@@ -11,7 +11,8 @@ import numpy as np
 
 from hf_datadiet.arms import drawn_arms
 from hf_datadiet.durable import glance_parquet
-from hf_datadiet.recipe import FIRST_EVALUATION_SEED, Recipe, load_recipe
+from hf_datadiet.recipe import FIRST_EVALUATION_SEED, Recipe
+from hf_datadiet.recipe_yaml import load_recipe
 from hf_datadiet.store import RunFolder
 
 State: TypeAlias = Literal["done", "to do"]

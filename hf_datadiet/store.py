@@ -11,7 +11,7 @@
     evaluations/NAME/         arms/ARM-SEED.safetensors, predictions.parquet, results.parquet, evaluation.json (last)
     report.json  report.md    cache/  decoded data, may be deleted at any time
 
-Tables have the user's own ids as `source_id` beside `example_id`, where the recipe names their column.
+Tables (`tables`) have the user's own ids as `source_id` beside `example_id`, where the recipe names their column.
 Every file is written atomically (`durable`). Records are parquet, JSON or safetensors; nothing is pickled.
 """
 
@@ -21,14 +21,13 @@ import dataclasses
 import shutil
 import uuid
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
+from hf_datadiet import tables
 from hf_datadiet.durable import (
     file_digest,
     read_parquet,
@@ -42,22 +41,9 @@ from hf_datadiet.durable import (
     write_text,
 )
 from hf_datadiet.errors import RecipeError, StaleRecordError
-from hf_datadiet.records import ArmResult, EvaluationTable, Plan, Provenance, Report, RunResult, ScoreColumn, ScoreTable, Selection, Source
+from hf_datadiet.records import ArmResult, EvaluationTable, Plan, Provenance, Report, RunResult, ScoreTable, Selection, Source
 
 FORMAT = 1
-SE = "_se"
-
-
-def _provenance(values: Mapping[str, Any]) -> Provenance:
-    return Provenance(**values)
-
-
-def _source(values: Mapping[str, Any]) -> Source:
-    return Source(**{**values, "classes": tuple(values["classes"])})
-
-
-def _nullable(values: NDArray[Any]) -> pa.Array:
-    return pa.array(values, mask=np.isnan(values))
 
 
 class RunFolder:
@@ -107,7 +93,7 @@ class RunFolder:
 
     def source(self) -> Source:
         """The pinned source."""
-        return _source(read_record(self.path / "source.json"))
+        return tables.unpack_source(read_record(self.path / "source.json"))
 
     # The plan
 
@@ -193,141 +179,49 @@ class RunFolder:
             curve=tuple(meta["curve"]),
             seconds=meta["seconds"],
             weights=weights,
-            provenance=_provenance(meta["provenance"]),
+            provenance=Provenance(**meta["provenance"]),
         )
 
     # Scores
 
     def save_scores(self, table: ScoreTable) -> None:
         """Write seeds.parquet, then scores.parquet."""
-        labelled = np.isfinite(next(iter(table.columns.values())).mean)
-        self._save_seed_values(table, labelled)
-        columns: dict[str, Any] = _ids(table.example_id, table.source_id) | {"label": pa.array(table.label, mask=~labelled)}
-        if table.skipped:
-            columns["skipped"] = pa.array([table.skipped.get(row) for row in table.example_id.tolist()], pa.string())
-        about: dict[str, Any] = {}
-        for name, column in table.columns.items():
-            columns[name] = _nullable(column.mean)
-            if column.se is not None:
-                columns[name + SE] = _nullable(column.se)
-            # JSON knows no infinity: an open end of a range is null.
-            about[name] = {
-                "score": column.score,
-                "epoch": column.epoch,
-                "higher_is": column.higher_is,
-                "low": column.low if np.isfinite(column.low) else None,
-                "high": column.high if np.isfinite(column.high) else None,
-                "reliability": column.reliability,
-                "origin": column.origin,
-            }
-        meta = {
-            "format": FORMAT,
-            "columns": about,
-            "seeds": list(table.seeds),
-            "source": dataclasses.asdict(table.source),
-            "provenance": dataclasses.asdict(table.provenance),
-        }
-        write_parquet(self.path / "scores.parquet", columns, meta)
-
-    def _save_seed_values(self, table: ScoreTable, labelled: NDArray[np.bool_]) -> None:
-        known = {name: column for name, column in table.columns.items() if column.per_seed is not None}
-        ids = table.example_id[labelled]
-        epochs = sorted({column.epoch for column in known.values()})
-        blocks = [(row, seed, epoch) for row, seed in enumerate(table.seeds) for epoch in epochs]
-        own = None if table.source_id is None else np.tile(table.source_id[labelled], len(blocks))
-        columns: dict[str, Any] = _ids(np.tile(ids, len(blocks)), own) | {
-            "seed": np.repeat(np.array([seed for _, seed, _ in blocks], dtype=np.int32), ids.size),
-            "epoch": np.repeat(np.array([epoch for _, _, epoch in blocks], dtype=np.int32), ids.size),
-        }
-        for score in dict.fromkeys(column.score for column in known.values()):
-            at = {column.epoch: column.per_seed for column in known.values() if column.score == score}
-            absent = np.full(ids.size, np.nan, np.float32)
-            parts = [absent if (found := at.get(epoch)) is None else found[row][labelled] for row, _, epoch in blocks]
-            columns[score] = _nullable(np.concatenate(parts)) if parts else pa.array([], pa.float32())
-        write_parquet(self.path / "seeds.parquet", columns, {"format": FORMAT, "scores": table.digest})
+        self._write_table("seeds.parquet", tables.pack_seed_values(table), {"scores": table.digest})
+        self._write_table("scores.parquet", *tables.pack_scores(table))
 
     def load_scores(self) -> ScoreTable:
         """Read scores.parquet and, where it lies beside it, seeds.parquet."""
-        if not (self.path / "scores.parquet").exists():
+        path = self.path / "scores.parquet"
+        if not path.exists():
             raise RecipeError(f"{self.path} holds no scores; run hf-datadiet score first")
-        table, meta = read_parquet(self.path / "scores.parquet")
-        ids = np.asarray(table["example_id"], dtype=np.int64)
-        columns: dict[str, ScoreColumn] = {}
-        for name, about in meta["columns"].items():
-            columns[name] = ScoreColumn(
-                score=about["score"],
-                epoch=about["epoch"],
-                mean=_floats(table[name]),
-                se=_floats(table[name + SE]) if name + SE in table.column_names else None,
-                per_seed=None,
-                higher_is=about["higher_is"],
-                low=-np.inf if about["low"] is None else about["low"],
-                high=np.inf if about["high"] is None else about["high"],
-                reliability=about["reliability"],
-                origin=about["origin"],
-            )
-        label = np.asarray(table["label"].combine_chunks().fill_null(-1), dtype=np.int32)
-        made = ScoreTable(
-            source=_source(meta["source"]),
-            example_id=ids,
-            label=label,
-            seeds=tuple(meta["seeds"]),
-            columns=columns,
-            provenance=_provenance(meta["provenance"]),
-            source_id=_source_ids(table),
-            skipped=_reasons(table["skipped"], ids) if "skipped" in table.column_names else {},
-        )
-        if not (self.path / "seeds.parquet").exists():
-            return made
-        per_seed = self._load_seed_values(made)
-        columns = {name: replace(column, per_seed=per_seed.get((column.score, column.epoch))) for name, column in columns.items()}
-        return replace(made, columns=columns)
-
-    def _load_seed_values(self, made: ScoreTable) -> dict[tuple[str, int], NDArray[np.float32]]:
-        table, meta = read_parquet(self.path / "seeds.parquet")
-        if meta["scores"] != made.digest:
-            path = self.path / "seeds.parquet"
+        scores = tables.unpack_scores(*read_parquet(path))
+        path = self.path / "seeds.parquet"
+        if not path.exists():
+            return scores
+        values, meta = read_parquet(path)
+        if meta["scores"] != scores.digest:
             raise StaleRecordError(f"{path} belongs to other scores than scores.parquet; score again: no seed is trained again")
-        ids, seeds = made.example_id, made.seeds
-        row_of = {seed: row for row, seed in enumerate(seeds)}
-        order = np.argsort(ids)
-        column = order[np.searchsorted(ids, np.asarray(table["example_id"]), sorter=order)]
-        row = np.array([row_of[seed] for seed in np.asarray(table["seed"])], dtype=np.int64)
-        epoch = np.asarray(table["epoch"])
-        values: dict[tuple[str, int], NDArray[np.float32]] = {}
-        for score in dict.fromkeys(column.score for column in made.columns.values() if column.score in table.column_names):
-            given = _floats(table[score])
-            for moment in np.unique(epoch):
-                chosen = (epoch == moment) & np.isfinite(given)
-                if chosen.any():
-                    matrix = np.full((len(seeds), ids.size), np.nan, np.float32)
-                    matrix[row[chosen], column[chosen]] = given[chosen]
-                    values[score, int(moment)] = matrix
-        return values
+        return tables.with_seed_values(scores, values)
+
+    def _write_table(self, name: str, columns: tables.Columns, meta: Mapping[str, Any] | None = None) -> None:
+        write_parquet(self.path / name, columns, {"format": FORMAT, **(meta or {})})
+
+    # What happened to single rows
 
     def save_label_noise(
         self, ids: NDArray[np.int64], before: NDArray[np.int32], after: NDArray[np.int32], source_id: NDArray[Any] | None = None
     ) -> None:
         """Record which labels `source.label_noise` changed, from what to what."""
-        columns = _ids(ids, source_id) | {"label_before": before, "label_after": after}
-        write_parquet(self.path / "label_noise.parquet", columns, {"format": FORMAT})
+        self._write_table("label_noise.parquet", tables.pack_label_noise(ids, before, after, source_id))
 
     def save_skipped(self, skipped: Mapping[int, str], test_skipped: Mapping[int, str], source_id: NDArray[Any] | None = None) -> None:
         """Record the rows that cannot be read, scored ones first, with the reason; `source_id` in the same order."""
-        columns = _ids(np.array([*skipped, *test_skipped], np.int64), source_id)
-        columns["held_out"] = np.repeat([False, True], [len(skipped), len(test_skipped)])
-        columns["reason"] = pa.array([*skipped.values(), *test_skipped.values()], pa.string())
-        write_parquet(self.path / "skipped.parquet", columns, {"format": FORMAT})
+        self._write_table("skipped.parquet", tables.pack_skipped(skipped, test_skipped, source_id))
 
     def skipped(self) -> tuple[dict[int, str], dict[int, str]] | None:
         """{id: reason} of the rows to be scored, and of those held out, that cannot be read; None if nobody has looked."""
-        if not (self.path / "skipped.parquet").exists():
-            return None
-        table, _ = read_parquet(self.path / "skipped.parquet")
-        ids, held_out = np.asarray(table["example_id"]), np.asarray(table["held_out"])
-        return _reasons(table["reason"].filter(pa.array(~held_out)), ids[~held_out]), _reasons(
-            table["reason"].filter(pa.array(held_out)), ids[held_out]
-        )
+        path = self.path / "skipped.parquet"
+        return tables.unpack_skipped(read_parquet(path)[0]) if path.exists() else None
 
     # Selections
 
@@ -337,13 +231,7 @@ class RunFolder:
 
     def save_selection(self, selection: Selection) -> None:
         """Write selection.parquet: every scored id, whether it is kept, and the reason if it is not."""
-        ids = np.concatenate([selection.kept, selection.dropped])
-        kept = np.concatenate([np.ones(selection.kept.size, bool), np.zeros(selection.dropped.size, bool)])
-        reasons = pa.array([None] * selection.kept.size + list(selection.reasons), pa.string()).dictionary_encode()
-        order = np.argsort(ids)
-        meta = {name: getattr(selection, name) for name in _SELECTION_META} | {"provenance": dataclasses.asdict(selection.provenance)}
-        columns = _ids(ids[order], selection.source_id) | {"kept": kept[order], "reason": reasons.take(pa.array(order))}
-        write_parquet(self.selection_path(selection.name) / "selection.parquet", columns, {"format": FORMAT, **meta})
+        self._write_table(f"selections/{selection.name}/selection.parquet", *tables.pack_selection(selection))
 
     def load_selection(self, name: str) -> Selection:
         """Read one selection by name."""
@@ -352,18 +240,7 @@ class RunFolder:
             raise RecipeError(
                 f"{self.path} has no selection {name!r}; it has: {', '.join(self.selections()) or 'none, run hf-datadiet prune'}"
             )
-        table, meta = read_parquet(path)
-        ids, kept = np.asarray(table["example_id"], dtype=np.int64), np.asarray(table["kept"])
-        reasons = tuple(reason for reason, keep in zip(table["reason"].to_pylist(), kept, strict=True) if not keep)
-        fields = {key: meta[key] for key in _SELECTION_META}
-        return Selection(
-            kept=ids[kept],
-            dropped=ids[~kept],
-            reasons=reasons,
-            provenance=_provenance(meta["provenance"]),
-            source_id=_source_ids(table),
-            **fields,
-        )
+        return tables.unpack_selection(*read_parquet(path))
 
     def selections(self) -> list[str]:
         """Names of the finished selections, sorted."""
@@ -377,9 +254,8 @@ class RunFolder:
 
     def save_arm(self, evaluation: str, result: ArmResult, test_id: NDArray[np.int64]) -> None:
         """Write one finished training of an evaluation."""
-        meta = {key: value for key, value in vars(result).items() if key not in ("predicted", "p_label")}
         arrays = {"predicted": result.predicted, "p_label": result.p_label, "test_id": test_id}
-        write_safetensors(self._arm_file(evaluation, result.arm, result.seed), arrays, meta)
+        write_safetensors(self._arm_file(evaluation, result.arm, result.seed), arrays, tables.arm_meta(result))
 
     def load_arm(self, evaluation: str, arm: str, seed: int) -> ArmResult | None:
         """One finished training, or None if it has not been done."""
@@ -403,49 +279,16 @@ class RunFolder:
 
     def save_evaluation(self, table: EvaluationTable) -> None:
         """Write predictions.parquet and results.parquet, then evaluation.json, which says that they are complete."""
-        folder = self.evaluation_path(table.name)
-        results, tests = table.results, table.test_id.size
-        predictions = {
-            "arm": pa.array(np.repeat([result.arm for result in results], tests)),
-            "seed": np.repeat(np.array([result.seed for result in results], np.int32), tests),
-            "test_id": np.tile(table.test_id, len(results)),
-            **({} if table.test_source_id is None else {"source_id": _strings(np.tile(table.test_source_id, len(results)))}),
-            "label": np.tile(table.test_label, len(results)),
-            "predicted": np.concatenate([result.predicted for result in results]),
-            "p_label": np.concatenate([result.p_label for result in results]),
-        }
-        write_parquet(folder / "predictions.parquet", predictions, {"format": FORMAT})
-        rows = [(result, metric, value) for result in results for metric, value in result.metrics.items()]
-        long = {
-            "arm": pa.array([result.arm for result, _, _ in rows]),
-            "model": pa.array([table.model] * len(rows)),
-            "seed": np.array([result.seed for result, _, _ in rows], np.int32),
-            "metric": pa.array([metric for _, metric, _ in rows]),
-            "value": np.array([value for _, _, value in rows], np.float64),
-        }
-        write_parquet(folder / "results.parquet", long, {"format": FORMAT})
-        meta = {key: getattr(table, key) for key in _EVALUATION_META}
-        meta["provenance"] = dataclasses.asdict(table.provenance)
-        meta["results"] = [{k: v for k, v in vars(result).items() if k not in ("predicted", "p_label")} for result in results]
-        write_record(folder / "evaluation.json", {"format": FORMAT, **meta})
+        self._write_table(f"evaluations/{table.name}/predictions.parquet", tables.pack_predictions(table))
+        self._write_table(f"evaluations/{table.name}/results.parquet", tables.pack_results(table))
+        write_record(self.evaluation_path(table.name) / "evaluation.json", {"format": FORMAT, **tables.evaluation_meta(table)})
 
     def load_evaluation(self, name: str) -> EvaluationTable:
         """Read one finished evaluation."""
         folder = self.evaluation_path(name)
         meta = read_record(folder / "evaluation.json")
-        table, _ = read_parquet(folder / "predictions.parquet")
-        tests = table.num_rows // len(meta["results"])
-        predicted = np.asarray(table["predicted"]).reshape(-1, tests)
-        p_label = np.asarray(table["p_label"]).reshape(-1, tests)
-        results = tuple(ArmResult(**row, predicted=predicted[i], p_label=p_label[i]) for i, row in enumerate(meta["results"]))
-        return EvaluationTable(
-            **{key: meta[key] for key in _EVALUATION_META},
-            test_id=np.asarray(table["test_id"][:tests], dtype=np.int64),
-            test_label=np.asarray(table["label"][:tests], dtype=np.int32),
-            results=results,
-            provenance=_provenance(meta["provenance"]),
-            test_source_id=_source_ids(table.slice(0, tests)),
-        )
+        predictions, _ = read_parquet(folder / "predictions.parquet")
+        return tables.unpack_evaluation(predictions, meta)
 
     def evaluations(self) -> list[str]:
         """Names of the finished evaluations, sorted."""
@@ -459,33 +302,9 @@ class RunFolder:
         write_text(self.path / "report.md", markdown)
 
 
-_SELECTION_META = ("name", "score", "strategy", "parameters", "tie_seed", "quotas", "table_digest", "source_digest")
-_EVALUATION_META = ("name", "model", "match", "margin", "arms", "arm_selections", "n_seeds", "source_digest")
-
-
 def _is_a_beginning(name: str) -> bool:
     """Whether a run that was killed before its first record was whole, or `cache`, may have left this behind."""
     return name in ("cache", "source.json") or (name.startswith(".") and name.endswith(".tmp"))
-
-
-def _ids(example_id: NDArray[np.int64], source_id: NDArray[Any] | None) -> dict[str, Any]:
-    return {"example_id": example_id} | ({} if source_id is None else {"source_id": _strings(source_id)})
-
-
-def _strings(source_id: NDArray[Any]) -> Any:
-    return pa.array(source_id, pa.string()) if source_id.dtype == object else source_id
-
-
-def _source_ids(table: pa.Table) -> NDArray[Any] | None:
-    return table["source_id"].to_numpy() if "source_id" in table.column_names else None
-
-
-def _reasons(column: pa.ChunkedArray, ids: NDArray[np.int64]) -> dict[int, str]:
-    return {row: reason for row, reason in zip(ids.tolist(), column.to_pylist(), strict=True) if reason is not None}
-
-
-def _floats(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    return np.asarray(column.combine_chunks().to_numpy(zero_copy_only=False), dtype=np.float32)
 
 
 def _differences(found: Any, wanted: Any, at: str = "") -> list[str]:

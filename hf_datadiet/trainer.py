@@ -16,10 +16,12 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from hf_datadiet.averaging import score_table
 from hf_datadiet.errors import CoverageError, RecipeError
-from hf_datadiet.records import UNLABELLED, RunResult, ScoreTable, Source, digest_of, label_digest, some_ids
+from hf_datadiet.gradients.rest import at_rest
+from hf_datadiet.identity import digest_of, label_digest, some_ids
+from hf_datadiet.records import UNLABELLED, RunResult, ScoreTable, Source
 from hf_datadiet.scorers.base import State
 from hf_datadiet.training.environment import provenance
-from hf_datadiet.training.observe import at_rest, norms_for, scores_of_batch
+from hf_datadiet.training.observe import norms_for, scores_of_batch
 from hf_datadiet.training.randomness import untouched_generators
 from hf_datadiet.training.session import find_scores
 

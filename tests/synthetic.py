@@ -1,7 +1,8 @@
-"""Small records and datasets made by hand, for tests that need one of each."""
+"""Small records and datasets made by hand, for tests that need one of each; and when two records are the same."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -166,3 +167,24 @@ def pictures(n: int = 12, size: int = 8, seed: int = 0, classes: tuple[str, ...]
     for name, values in more.items():
         dataset = dataset.add_column(name, values)
     return dataset
+
+
+def same(a: Any, b: Any, at: str = "") -> None:
+    """Two records are equal in every field, down to dtype, null and Python type of the plain values."""
+    if dataclasses.is_dataclass(a):
+        assert type(a) is type(b), at
+        for field in dataclasses.fields(a):
+            same(getattr(a, field.name), getattr(b, field.name), f"{at}.{field.name}")
+    elif isinstance(a, np.ndarray):
+        assert a.dtype == b.dtype and a.shape == b.shape, at
+        assert np.array_equal(a, b, equal_nan=a.dtype.kind == "f"), at
+    elif isinstance(a, dict):
+        assert list(a) == list(b) or sorted(map(str, a)) == sorted(map(str, b)), at
+        for key in a:
+            same(a[key], b[key], f"{at}.{key}")
+    elif isinstance(a, tuple):
+        assert isinstance(b, tuple) and len(a) == len(b), at
+        for position, pair in enumerate(zip(a, b, strict=True)):
+            same(*pair, f"{at}.{position}")
+    else:
+        assert a == b and type(a) is type(b), at

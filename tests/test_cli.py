@@ -190,7 +190,7 @@ PRUNE_MISTAKES = {
     "no score": (["--keep", "0.5"], "strategy hardest needs a score; name one of: el2n, margin"),
     "strategy": (["--score", "el2n", "--keep", "0.5", "--strategy", "hardst"], "did you mean hardest"),
     "parameter": (["--score", "el2n", "--keep", "0.5", "--set", "skip=0.1"], "hardest has no parameter 'skip'"),
-    "plug-in": (["--score", "el2n", "--keep", "0.5", "--strategy", "tests.test_prune:From"], "--allow-plugins"),
+    "plug-in": (["--score", "el2n", "--keep", "0.5", "--strategy", "tests.test_selection:From"], "--allow-plugins"),
     "quotas": (["--score", "el2n", "--keep", "0.5", "--quotas", "fair"], "'fair' is not one of"),
     "threshold": (["--keep", "{score: el2n, below: -1}"], "no row passes the threshold"),
 }
@@ -373,7 +373,8 @@ def test_scores_and_strategies_from_outside_are_admitted_on_request(here: Path, 
     assert refused.code == 2 and "--allow-plugins" in refused.err and not Path("run").exists()
     assert call(*words, "--allow-plugins").code == 0
     name = "largest_logit"
-    words = ["prune", "run", "--name", "mine", "--keep", "5", "--score", name, "--strategy", "tests.test_prune:From", "--set", "start=2"]
+    words = ["prune", "run", "--name", "mine", "--keep", "5", "--score", name]
+    words += ["--strategy", "tests.test_selection:From", "--set", "start=2"]
     refused = call(*words, "--write", "parquet")
     assert refused.code == 2 and "--allow-plugins" in refused.err and not Path("run/selections").exists()
     said = call(*words, "--write", "parquet", "--allow-plugins")

@@ -9,9 +9,11 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from hf_datadiet import evaluate_selections, prune_dataset, score_dataset
+from hf_datadiet.catalogue import recipes_folder
 from hf_datadiet.defaults import recipe_for
 from hf_datadiet.errors import SourceError
-from hf_datadiet.recipe import Recipe, load_recipe, recipes_folder
+from hf_datadiet.recipe import Recipe
+from hf_datadiet.recipe_yaml import load_recipe
 from tests.synthetic import pictures
 
 WORDS = ("apple", "river", "stone"), ("engine", "signal", "metal")

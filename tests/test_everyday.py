@@ -16,10 +16,10 @@ import yaml
 from click.shell_completion import ShellComplete
 
 from hf_datadiet import registry
-from hf_datadiet.catalogue import SHELVES, catalogue, copy_recipe
+from hf_datadiet.catalogue import SHELVES, catalogue, copy_recipe, recipes_folder
 from hf_datadiet.cli import commands
 from hf_datadiet.errors import RecipeError
-from hf_datadiet.recipe import load_recipe, recipes_folder
+from hf_datadiet.recipe_yaml import load_recipe
 from hf_datadiet.records import Report
 from hf_datadiet.store import RunFolder
 from tests.test_cli import Said, call, copy, here, run  # fixtures

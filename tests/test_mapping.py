@@ -29,6 +29,7 @@ from hf_datadiet.records import RunResult
 from hf_datadiet.score import score_run
 from hf_datadiet.store import RunFolder
 from hf_datadiet.training import environment
+from hf_datadiet.training.session import open_session
 from tests.references import scores as reference
 from tests.steps.test_score import recipe
 from tests.synthetic import pictures
@@ -42,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seeds on sixty digits."""
     folder = tmp_path_factory.mktemp("mapping") / "run"
     asked = recipe(source__limit=60, score__scores=[*SCORES, "forgetting", "chance"])
-    score_run(asked, RunFolder(folder), command="test", progress=False)
+    score_run(open_session(asked, RunFolder(folder), command="test"), progress=False)
     return folder
 
 

@@ -23,8 +23,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hf_datadiet import cli
+from hf_datadiet.catalogue import recipes_folder
 from hf_datadiet.hub import samples
-from hf_datadiet.recipe import recipes_folder
 from hf_datadiet.training import estimate
 from hf_datadiet.training.session import Session, try_out
 from tests.synthetic import pictures

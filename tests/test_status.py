@@ -10,7 +10,8 @@ import pytest
 
 from hf_datadiet.arms import arms_of, drawn_arms
 from hf_datadiet.errors import RecipeError, StaleRecordError
-from hf_datadiet.recipe import Recipe, recipe_from, to_yaml, with_overrides
+from hf_datadiet.recipe import Recipe
+from hf_datadiet.recipe_yaml import recipe_from, to_yaml, with_overrides
 from hf_datadiet.status import headline, status_of
 from hf_datadiet.store import RunFolder
 from tests.synthetic import evaluation, run_result, score_table, selection, source

@@ -12,7 +12,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, concaten
 from hf_datadiet.errors import RecipeError, StaleRecordError
 from hf_datadiet.hub.source import content_digest
 from hf_datadiet.records import UNLABELLED, ScoreTable
-from hf_datadiet.store import SE
+from hf_datadiet.tables import SE
 
 AnyDataset = TypeVar("AnyDataset", Dataset, DatasetDict)
 

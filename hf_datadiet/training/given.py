@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from hf_datadiet.errors import RecipeError
-from hf_datadiet.records import digest_of
+from hf_datadiet.identity import digest_of
 from hf_datadiet.training.randomness import untouched_generators
 
 Given: TypeAlias = nn.Module | Callable[[], nn.Module]

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from hf_datadiet.errors import CoverageError
-from hf_datadiet.records import ArmResult, Plan, digest_of
+from hf_datadiet.identity import digest_of
+from hf_datadiet.records import ArmResult, Plan
 from hf_datadiet.training.feed import Feed
 from hf_datadiet.training.loop import train
 from hf_datadiet.training.observe import observe

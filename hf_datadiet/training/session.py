@@ -17,7 +17,8 @@ from hf_datadiet.errors import RecipeError
 from hf_datadiet.gradients.norms import Engine, fastest_engine
 from hf_datadiet.hub.opening import in_memory
 from hf_datadiet.hub.source import Pinned, pin
-from hf_datadiet.recipe import Recipe, to_yaml
+from hf_datadiet.recipe import Recipe
+from hf_datadiet.recipe_yaml import to_yaml
 from hf_datadiet.records import UNLABELLED, Direction, Plan, Provenance
 from hf_datadiet.scorers.base import Accumulator, BatchScore
 from hf_datadiet.store import RunFolder
@@ -78,7 +79,7 @@ class Session:
         ids = self.labelled
         if limit is not None and limit < ids.size:
             ids = ids[np.linspace(0, ids.size - 1, limit).astype(np.int64)]
-        prepared, bad = self._rows.prepared(ids)
+        prepared, bad = self.rows.prepared(ids)
         # Rows that cannot be read have been looked for, except before a dry run.
         ids = np.setdiff1d(ids, list(bad))
         fitted = self.task.fit(prepared, self._model())
@@ -88,11 +89,12 @@ class Session:
         """The T held-out rows, normalised and tokenised as the training rows are."""
         if self.pinned.test is None:
             raise RecipeError("the recipe holds no rows out; set source.test.split=NAME or source.test.fraction=0.2")
-        prepared, _ = self._rows.prepared(self.pinned.test_id, held_out=True, like=train.prepared)
+        prepared, _ = self.rows.prepared(self.pinned.test_id, held_out=True, like=train.prepared)
         return self._feed(prepared, train.fitted, self.pinned.test_id, self.pinned.test_label)
 
     @property
-    def _rows(self) -> Rows:
+    def rows(self) -> Rows:
+        """The rows of the source, made ready for the task."""
         return Rows(self.task, self.pinned, self.folder.path / "cache", self.recipe.source.on_bad_row == "skip")
 
     def _feed(self, prepared: Any, fitted: Mapping[str, Any], ids: NDArray[np.int64], label: NDArray[np.int32]) -> Feed:
@@ -122,10 +124,7 @@ def open_session(
     claim: bool = True,
     allow_plugins: bool = False,
 ) -> Session:
-    """Check every name in the recipe, pin the source, build the model once and make the folder this run's.
-
-    A folder that is not yet this run's is claimed only after one training step on a few rows: by then the model, its
-    arguments, the tokenizer and the optimizer have been found to work together.
+    """Check every name in the recipe, pin the source and make the folder this run's (`claimed`).
 
     `dataset`, `test` and `task` take the place of what the recipe would open and build, `model` that of what `task.model`
     names. Without `claim` nothing is written at all. `allow_plugins` admits tasks and scores written `package.module:NAME`.
@@ -141,12 +140,21 @@ def open_session(
     device = accelerator().device
     made = provenance(recipe.digest, command, device)
     session = Session(recipe, folder, task, pinned, device, made, batch_scores, accumulators, model)
-    if claim:
-        if not folder.exists():
-            try_out(session)
-        folder.claim(recipe.identity(), pinned.record, to_yaml(recipe))
-    pinned = readable(Rows(task, pinned, folder.path / "cache", recipe.source.on_bad_row == "skip"), folder, look=claim)
-    if claim and pinned.noise is not None:
+    return claimed(session) if claim else replace(session, pinned=readable(session.rows, folder, look=False))
+
+
+def claimed(session: Session) -> Session:
+    """The session once its folder is this run's, and the rows that cannot be read are known.
+
+    A folder that is not yet this run's is claimed only after one training step on a few rows: by then the model, its
+    arguments, the tokenizer and the optimizer have been found to work together.
+    """
+    recipe, folder = session.recipe, session.folder
+    if not folder.exists():
+        try_out(session)
+    folder.claim(recipe.identity(), session.pinned.record, to_yaml(recipe))
+    pinned = readable(session.rows, folder, look=True)
+    if pinned.noise is not None:
         own = None if pinned.source_id is None else pinned.source_id[pinned.noise.ids]
         folder.save_label_noise(pinned.noise.ids, pinned.noise.before, pinned.noise.after, own)
     return replace(session, pinned=pinned)

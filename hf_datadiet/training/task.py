@@ -6,7 +6,8 @@ from typing import Any
 
 from hf_datadiet import registry
 from hf_datadiet.errors import PluginError, RecipeError
-from hf_datadiet.recipe import IN_MEMORY, LOGITS, Recipe, build
+from hf_datadiet.recipe import IN_MEMORY, LOGITS, Recipe
+from hf_datadiet.recipe_yaml import build
 from hf_datadiet.tasks.base import Task
 
 

@@ -26,7 +26,7 @@ BREAKING = {
         ("scorers/loss.py", "from timm import create_model"),
         ("registry.py", "def late():\n    import transformers"),
     ],
-    "Strategies, statistics and records know no tensors": [
+    "Selections, statistics and records know no tensors": [
         ("selectors/new_strategy.py", "import torch.nn.functional"),
         ("records.py", "import torch"),
     ],

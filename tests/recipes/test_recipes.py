@@ -11,12 +11,15 @@ import pytest
 import timm
 
 from hf_datadiet import registry
+from hf_datadiet.catalogue import recipes_folder
 from hf_datadiet.evaluate import evaluate_run
 from hf_datadiet.prune import prune_run
-from hf_datadiet.recipe import Recipe, build, load_recipe, recipe_from, recipes_folder, to_yaml
+from hf_datadiet.recipe import Recipe
+from hf_datadiet.recipe_yaml import build, load_recipe, recipe_from, to_yaml
 from hf_datadiet.score import score_run
 from hf_datadiet.scorers.base import BatchScore
 from hf_datadiet.store import RunFolder
+from hf_datadiet.training.session import open_session
 
 RECIPES = sorted(recipes_folder().glob("*.yaml"))
 
@@ -84,12 +87,12 @@ def test_the_docstrings_recipe_runs(tmp_path: Path) -> None:
         ],
     )
     folder = RunFolder(tmp_path / "run")
-    table = score_run(recipe, folder, command="test", progress=False)
+    table = score_run(open_session(recipe, folder, command="test"), progress=False)
     assert {"el2n", "el2n_e1", "grand", "grand_e1", "forgetting"} <= set(table.columns) and len(table.example_id) == 60
     assert all(np.isfinite(column.mean).all() for column in table.columns.values())
     for spec in recipe.prune:
         prune_run(folder, spec, command="test")
-    evaluation = evaluate_run(recipe, folder, command="test", progress=False)
+    evaluation = evaluate_run(open_session(recipe, folder, command="test"), progress=False)
     assert {"full", "keep-70"} <= set(evaluation.arms)
     caches = [path.name for path in (folder.path / "cache").iterdir()]
     assert sum(name.startswith("tokenizer-") for name in caches) == 1, "held-out rows share the tokenizer"

@@ -14,11 +14,13 @@ import pytest
 
 from hf_datadiet import evaluate
 from hf_datadiet.errors import RecipeError, StaleRecordError
+from hf_datadiet.identity import digest_of
 from hf_datadiet.prune import prune_run
 from hf_datadiet.recipe import FIRST_EVALUATION_SEED, PruneSpec, Recipe
-from hf_datadiet.records import EvaluationTable, Selection, digest_of
+from hf_datadiet.records import EvaluationTable, Selection
 from hf_datadiet.score import score_run
 from hf_datadiet.store import RunFolder
+from hf_datadiet.training.session import open_session
 from tests.steps.death import dying_at_rename
 from tests.steps.test_score import recipe
 
@@ -34,13 +36,13 @@ def prune(folder: Path, **spec: Any) -> Selection:
 
 
 def run(folder: Path, **overrides: Any) -> EvaluationTable:
-    return evaluate.evaluate_run(asked(**overrides), RunFolder(folder), command="test", progress=False)
+    return evaluate.evaluate_run(open_session(asked(**overrides), RunFolder(folder), command="test"), progress=False)
 
 
 @pytest.fixture(scope="module")
 def pruned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pruned") / "run"
-    score_run(asked(), RunFolder(folder), command="test", progress=False)
+    score_run(open_session(asked(), RunFolder(folder), command="test"), progress=False)
     prune(folder)
     return folder
 
@@ -162,7 +164,7 @@ def test_more_seeds_extend_an_evaluation(folder: Path, whole: EvaluationTable, t
     run(folder)
     del trained[:]
     more = evaluate.evaluate_run(
-        replace(asked(), evaluate=replace(asked().evaluate, seeds=3)), RunFolder(folder), command="test", progress=False
+        open_session(replace(asked(), evaluate=replace(asked().evaluate, seeds=3)), RunFolder(folder), command="test"), progress=False
     )
     assert [seed for _, seed, _ in trained] == [FIRST_EVALUATION_SEED + 2] * 4
     for arm in ARMS:

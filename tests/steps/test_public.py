@@ -12,7 +12,9 @@ import yaml
 from datasets import ClassLabel, Dataset, Features, Image
 
 from hf_datadiet import add_scores, cli, evaluate_selections, prune_dataset, score_dataset
+from hf_datadiet.hub.source import pin
 from hf_datadiet.store import RunFolder
+from hf_datadiet.training import session
 from tests.steps.test_score import VALUES
 
 # Three classes of pictures: dark, grey and bright. Two rows have no label.
@@ -84,7 +86,10 @@ def test_the_command_line_chained(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     Path("small.yaml").write_text(yaml.safe_dump({**VALUES, "prune": [{"name": "keep-50", "score": "el2n", "keep": 0.5}]}))
     assert command(monkeypatch, "run", "small.yaml", "--dry-run") == 0
     assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
+    opened: list[object] = []
+    monkeypatch.setattr(session, "pin", lambda *given: opened.append(given) or pin(*given))
     assert command(monkeypatch, "run", "small.yaml", "evaluate.seeds=2") == 0
+    assert len(opened) == 1, "all verbs of a run work on one reading of the source"
     folder = RunFolder("runs/small")
     assert folder.selections() == ["keep-50"] and folder.evaluations() == ["main"]
     written = (folder.path / "report.md").read_text()

@@ -21,11 +21,13 @@ import yaml
 
 from hf_datadiet import score
 from hf_datadiet.errors import DivergedError, StaleRecordError
-from hf_datadiet.recipe import Recipe, recipe_from, with_overrides
+from hf_datadiet.recipe import Recipe
+from hf_datadiet.recipe_yaml import recipe_from, with_overrides
 from hf_datadiet.records import ScoreTable
 from hf_datadiet.reporting import report_run
 from hf_datadiet.store import RunFolder
 from hf_datadiet.training import seeds as seeds_module
+from hf_datadiet.training.session import open_session
 from tests.steps.death import dying_at_rename
 from tests.synthetic import pictures
 
@@ -41,7 +43,7 @@ def recipe(**overrides: Any) -> Recipe:
 
 
 def run(folder: Path, **overrides: Any) -> ScoreTable:
-    return score.score_run(recipe(**overrides), RunFolder(folder), command="test", progress=False)
+    return score.score_run(open_session(recipe(**overrides), RunFolder(folder), command="test"), progress=False)
 
 
 def columns(folder: Path, name: str = "scores.parquet") -> dict[str, bytes]:
@@ -105,8 +107,9 @@ CHILD = """
 import os, signal, sys
 from pathlib import Path
 from hf_datadiet import cli, score
-from hf_datadiet.recipe import load_recipe
+from hf_datadiet.recipe_yaml import load_recipe
 from hf_datadiet.store import RunFolder
+from hf_datadiet.training.session import open_session
 
 folder, where = Path(sys.argv[1]), sys.argv[2]
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
@@ -115,7 +118,7 @@ if where == "training":
     score.score_seed = lambda s, f, p, seed, report: train(s, f, p, seed, (lambda stats: die()) if seed == 1 else report)
 else:
     Path.rename = lambda path, target: die() if target.name == "001" else rename(path, target)
-score.score_run(load_recipe(folder / "recipe-asked.yaml"), RunFolder(folder / "run"), command="test", progress=False)
+score.score_run(open_session(load_recipe(folder / "recipe-asked.yaml"), RunFolder(folder / "run"), command="test"), progress=False)
 """
 
 
@@ -183,9 +186,11 @@ def test_another_runs_folder_is_refused(whole: Path, overrides: dict[str, Any], 
 def test_other_data_of_the_same_name_is_refused(tmp_path: Path) -> None:
     asked = recipe(source={}, task__training__batch_size=8)
     dataset = pictures(12)
-    score.score_run(asked, RunFolder(tmp_path / "run"), command="test", dataset=dataset, progress=False)
+    score.score_run(open_session(asked, RunFolder(tmp_path / "run"), command="test", dataset=dataset), progress=False)
     with pytest.raises(StaleRecordError, match="source_digest"):
-        score.score_run(asked, RunFolder(tmp_path / "run"), command="test", dataset=dataset.select([1, 0, *range(2, 12)]), progress=False)
+        score.score_run(
+            open_session(asked, RunFolder(tmp_path / "run"), command="test", dataset=dataset.select([1, 0, *range(2, 12)])), progress=False
+        )
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

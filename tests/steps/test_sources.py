@@ -16,7 +16,7 @@ from datasets import DatasetDict
 from hf_datadiet import cli, evaluate_selections, prune_dataset, score_dataset
 from hf_datadiet.errors import SourceError, StaleRecordError
 from hf_datadiet.hub.columns import with_scores
-from hf_datadiet.recipe import recipe_from
+from hf_datadiet.recipe_yaml import recipe_from
 from hf_datadiet.store import RunFolder
 from hf_datadiet.training.session import open_session
 from tests.synthetic import pictures

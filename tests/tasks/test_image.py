@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 from torch import nn
 
 from hf_datadiet.errors import BadRowsError, RecipeError, SourceError
-from hf_datadiet.recipe import build
+from hf_datadiet.recipe_yaml import build
 from hf_datadiet.tasks.image import ImageTask, crop_and_flip
 from tests.synthetic import pictures
 

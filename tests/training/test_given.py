@@ -16,7 +16,7 @@ from transformers import BertConfig, BertForSequenceClassification, ViTConfig, V
 
 from hf_datadiet import ExampleScorer, add_scores, evaluate_selections, prune_dataset, score_dataset
 from hf_datadiet.errors import DataDietError, RecipeError, StaleRecordError
-from hf_datadiet.recipe import load_recipe
+from hf_datadiet.recipe_yaml import load_recipe
 from hf_datadiet.store import RunFolder
 from hf_datadiet.training.given import given_model
 from tests.synthetic import pictures

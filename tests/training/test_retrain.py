@@ -9,8 +9,9 @@ import torch
 
 from hf_datadiet.errors import CoverageError, RecipeError
 from hf_datadiet.evaluate import arm_steps
-from hf_datadiet.recipe import recipe_from, with_overrides
-from hf_datadiet.records import ArmResult, digest_of
+from hf_datadiet.identity import digest_of
+from hf_datadiet.recipe_yaml import recipe_from, with_overrides
+from hf_datadiet.records import ArmResult
 from hf_datadiet.tasks.image import ImageTask
 from hf_datadiet.training.feed import Feed
 from hf_datadiet.training.retrain import retrain

@@ -15,10 +15,11 @@ from datasets import Dataset
 from hf_datadiet.errors import RecipeError
 from hf_datadiet.evaluate import evaluate_run
 from hf_datadiet.prune import prune_run
-from hf_datadiet.recipe import recipe_from
+from hf_datadiet.recipe_yaml import recipe_from
 from hf_datadiet.score import score_run
 from hf_datadiet.store import RunFolder
 from hf_datadiet.training.environment import accelerator
+from hf_datadiet.training.session import open_session
 from hf_datadiet.training.tracker import check_tracker, tracked
 from tests.synthetic import pictures
 
@@ -69,9 +70,9 @@ def dataset() -> Dataset:
 
 def test_each_training_is_a_run_of_the_tracker(fake: Any, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe, folder = recipe_from({**VALUES, "tracker": fake.__name__}), RunFolder(tmp_path / "toys")
-    with_tracker = score_run(recipe, folder, command="x", dataset=dataset, progress=False)
+    with_tracker = score_run(open_session(recipe, folder, command="x", dataset=dataset), progress=False)
     prune_run(folder, recipe.prune[0], command="x")
-    judged = evaluate_run(recipe, folder, command="x", dataset=dataset, progress=False)
+    judged = evaluate_run(open_session(recipe, folder, command="x", dataset=dataset), progress=False)
 
     assert {run.settings["project"] for run in fake.runs} == {"toys"}
     assert [run.settings["name"] for run in fake.runs] == [
@@ -89,9 +90,9 @@ def test_each_training_is_a_run_of_the_tracker(fake: Any, dataset: Dataset, tmp_
 
     bare = recipe_from(VALUES)
     assert recipe.identity() == bare.identity()
-    without = score_run(bare, RunFolder(tmp_path / "bare"), command="x", dataset=dataset, progress=False)
+    without = score_run(open_session(bare, RunFolder(tmp_path / "bare"), command="x", dataset=dataset), progress=False)
     assert without.digest == with_tracker.digest
-    again = score_run(bare, folder, command="x", dataset=dataset, progress=False)
+    again = score_run(open_session(bare, folder, command="x", dataset=dataset), progress=False)
     assert again.digest == with_tracker.digest, "the folder goes on without the tracker"
 
 
@@ -120,7 +121,7 @@ def test_a_missing_package_names_the_pip_line(name: str, dataset: Dataset, tmp_p
     monkeypatch.setattr(accelerate.tracking, "_available_trackers", [])
     recipe = recipe_from({**VALUES, "tracker": name})
     with pytest.raises(RecipeError, match=f"tracker {name} is not installed; pip install {name}, or leave out tracker"):
-        score_run(recipe, RunFolder(tmp_path / "run"), command="x", dataset=dataset, progress=False)
+        score_run(open_session(recipe, RunFolder(tmp_path / "run"), command="x", dataset=dataset), progress=False)
     assert not (tmp_path / "run").exists()
     check_tracker(None)
 

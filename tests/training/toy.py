@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from hf_datadiet.recipe import Training, build, recipe_from, with_overrides
+from hf_datadiet.recipe import Training
+from hf_datadiet.recipe_yaml import build, recipe_from, with_overrides
 from hf_datadiet.records import Plan
 from hf_datadiet.store import RunFolder
 from hf_datadiet.training.feed import Feed

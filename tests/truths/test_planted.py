@@ -17,8 +17,9 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 from hf_datadiet import stats
+from hf_datadiet.catalogue import recipes_folder
 from hf_datadiet.errors import StaleRecordError
-from hf_datadiet.recipe import load_recipe, recipes_folder
+from hf_datadiet.recipe_yaml import load_recipe
 from hf_datadiet.records import ScoreTable
 from hf_datadiet.score import add_scores, score_run
 from hf_datadiet.store import RunFolder
@@ -26,6 +27,7 @@ from hf_datadiet.tasks.image import ImageTask
 from hf_datadiet.training import seeds
 from hf_datadiet.training.feed import Feed
 from hf_datadiet.training.loop import Step
+from hf_datadiet.training.session import open_session
 
 SEEDS = 8
 NOISY_SHARE = 0.1
@@ -72,7 +74,7 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> Noisy:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ImageTask, "prepare", preparing)
         patch.setattr(seeds._SeedRun, "_step", stepping)
-        table = score_run(recipe, folder, command="test", progress=False)
+        table = score_run(open_session(recipe, folder, command="test"), progress=False)
     changed = pq.read_table(folder.path / "label_noise.parquet")["example_id"].to_numpy()
     return Noisy(table, np.isin(table.example_id, changed), folder, prepared, trained)
 
@@ -196,7 +198,7 @@ def scored(dataset: Dataset, path: Path, scores: str) -> Planted:
     asked = {"source": "{}", "score.scores": scores, "score.seeds": 2, "score.epochs": 6, "task.training.batch_size": 16}
     recipe = load_recipe(recipes_folder() / "digits.yaml", [f"{key}={value}" for key, value in asked.items()])
     folder = RunFolder(path / "run")
-    return Planted(dataset, score_run(recipe, folder, command="test", dataset=dataset, progress=False), folder)
+    return Planted(dataset, score_run(open_session(recipe, folder, command="test", dataset=dataset), progress=False), folder)
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hf_datadiet.errors import PluginError, RecipeError
-from hf_datadiet.prune import select
 from hf_datadiet.records import UNLABELLED, Provenance, ScoreColumn, ScoreTable, Selection, Source
+from hf_datadiet.selection import select
 from hf_datadiet.selectors.base import Candidates
 from tests.references import scores as reference
 
@@ -286,13 +286,13 @@ def test_strategies_from_outside() -> None:
     with pytest.raises(PluginError, match="did you mean hardest"):
         cut(TEN, 0.5, strategy="hardst")
     with pytest.raises(PluginError, match="--allow-plugins"):
-        cut(TEN, 0.5, strategy="tests.test_prune:NoDataclass")
+        cut(TEN, 0.5, strategy="tests.test_selection:NoDataclass")
     with pytest.raises(PluginError, match="is not a dataclass"):
-        cut(TEN, 0.5, strategy="tests.test_prune:NoDataclass", allow_plugins=True)
+        cut(TEN, 0.5, strategy="tests.test_selection:NoDataclass", allow_plugins=True)
     with pytest.raises(PluginError, match="chose 1 distinct rows where 5 were asked for"):
-        cut(TEN, 0.5, strategy="tests.test_prune:Doubling", allow_plugins=True)
+        cut(TEN, 0.5, strategy="tests.test_selection:Doubling", allow_plugins=True)
     with pytest.raises(RecipeError, match="needs its parameter 'start'"):
-        cut(TEN, 0.5, strategy="tests.test_prune:From", allow_plugins=True)
-    selection = cut(TEN, 4, strategy="tests.test_prune:From", parameters={"start": 3}, allow_plugins=True)
+        cut(TEN, 0.5, strategy="tests.test_selection:From", allow_plugins=True)
+    selection = cut(TEN, 4, strategy="tests.test_selection:From", parameters={"start": 3}, allow_plugins=True)
     assert selection.kept.tolist() == [3, 4, 5, 6] and selection.parameters["start"] == 3
-    assert set(selection.reasons) == {"not chosen by tests.test_prune:From (40 %)"}
+    assert set(selection.reasons) == {"not chosen by tests.test_selection:From (40 %)"}
