@@ -255,9 +255,11 @@ def list_(shelf: Shelf, form: answers.Form) -> None:
 @commands.command()
 @RECIPE
 @click.argument("target", metavar="[TARGET]", required=False, type=click.Path(path_type=Path))
-def cp(recipe: Path, target: Path | None) -> None:
+@FORM
+def cp(recipe: Path, target: Path | None, form: answers.Form) -> None:
     """Copy a recipe that comes along, to be edited; nothing is overwritten."""
-    click.echo(copy_recipe(recipe, target))
+    copied = str(copy_recipe(recipe, target))
+    _say(answers.Answer(copied, {"recipe": copied}), form)
 
 
 def _say(answer: answers.Answer, form: answers.Form) -> None:

@@ -45,6 +45,7 @@ def test_cp_gives_a_recipe_to_edit(name: str, here: Path, call: Callable[..., Sa
     assert (here / "digits.yaml").read_bytes() == (recipes_folder() / "digits.yaml").read_bytes()
     (here / "folder").mkdir()
     assert call("cp", name, "folder").out == "folder/digits.yaml\n"
+    assert json.loads(call("cp", name, "other.yaml", "--format", "json").out) == {"recipe": "other.yaml"}
     assert call("cp", name, "new/mine.yaml").out == "new/mine.yaml\n" and load_recipe(here / "new" / "mine.yaml")
 
 
