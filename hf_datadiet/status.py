@@ -103,6 +103,8 @@ def _next(
 ) -> str:
     run = shlex.quote(str(folder.path))
     if not about or "to do" in seeds.values():
+        if not (recipe.source.sample or recipe.source.path or recipe.source.repo):
+            return f"the same call in Python: score_dataset(..., out={str(folder.path)!r})"
         verb = "run" if recipe.prune and recipe.source.test is not None else "score"
         return f"hf-datadiet {verb} {shlex.quote(str(folder.path / 'recipe.yaml'))} --out {run}"
     if not folder.selections():

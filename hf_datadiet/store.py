@@ -106,6 +106,15 @@ class RunFolder:
         """Keep the plan for every later process and resume."""
         write_record(self.path / "plan.json", dataclasses.asdict(plan))
 
+    def start(self) -> dict[str, Any] | None:
+        """What a fresh model said of a few rows when the run began (`training/start.py`), or None."""
+        path = self.path / "start.json"
+        return read_record(path) if path.exists() else None
+
+    def save_start(self, start: Mapping[str, Any]) -> None:
+        """Keep it for every later call."""
+        write_record(self.path / "start.json", start)
+
     # What the task took from the data
 
     def save_fitted(self, fitted: Mapping[str, Any]) -> None:

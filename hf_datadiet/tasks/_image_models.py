@@ -21,7 +21,7 @@ from hf_datadiet.tasks.base import check_classes
 Stem: TypeAlias = Literal["auto", "3x3", "original"]
 
 SMALL = 64
-"""Up to this many pixels a side, `stem: auto` gives a ResNet the 3x3 stem without pooling (as the paper's ResNet18)."""
+"""Up to this many pixels a side, `stem: auto` gives a ResNet without trained weights the 3x3 stem without pooling (as the paper's)."""
 
 PURPOSE = "image classification"
 
@@ -33,7 +33,9 @@ def named_model(model: str, model_args: Mapping[str, Any], n_classes: int, size:
         net = _transformers_model(model, model_args, n_classes, size)
     else:
         net = _timm_model(model, model_args, n_classes, size)
-    if stem == "3x3" or (stem == "auto" and max(size) <= SMALL and _has_strided_stem(net)):
+    # A new stem has random weights: `auto` takes no trained one away.
+    fresh = not model_args.get(PRETRAINED, False) if _library(model) == "timm" else not has_weights(model, model_args)
+    if stem == "3x3" or (stem == "auto" and fresh and max(size) <= SMALL and _has_strided_stem(net)):
         _keep_resolution(net, model)
     return net
 

@@ -232,4 +232,5 @@ def fingerprint_of(tokenizer: Any) -> str:
     """Of what decides the tokens. Taken before the first use: truncation becomes part of a tokenizer's state."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     text = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
-    return hashlib.sha256(f"{type(tokenizer).__name__} {text}".encode()).hexdigest()
+    about = (type(tokenizer).__name__, tokenizer.truncation_side, *tokenizer.model_input_names)
+    return hashlib.sha256(f"{' '.join(about)} {text}".encode()).hexdigest()

@@ -26,8 +26,8 @@ OBJECT, FUNCTION = "object", "function"
 class GivenModel:
     """`name` stands in the recipe as `task.model`: "object:Net@5e1f..." or "function:make_net@5e1f...".
 
-    Its digest is that of the module: class, structure, weights, and which of them are trained; for a function that of
-    what it makes after torch.manual_seed(0).
+    Its digest is that of the module: class, structure as it is printed, weights, and which of them are trained; for a function
+    that of what it makes after torch.manual_seed(0). What is not printed (the code of its forward) shows in its outputs: `start.py`.
     """
 
     name: str

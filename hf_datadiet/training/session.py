@@ -29,6 +29,7 @@ from hf_datadiet.training.given import GivenModel, is_given
 from hf_datadiet.training.loop import train
 from hf_datadiet.training.randomness import streams_for, untouched_generators
 from hf_datadiet.training.rows import Rows, readable
+from hf_datadiet.training.start import check_start, start_of
 from hf_datadiet.training.task import find_task
 from hf_datadiet.training.tracker import check_tracker
 
@@ -82,7 +83,8 @@ class Session:
         prepared, bad = self.rows.prepared(ids)
         # Rows that cannot be read have been looked for, except before a dry run.
         ids = np.setdiff1d(ids, list(bad))
-        fitted = self.task.fit(prepared, self._model())
+        with untouched_generators(self.device):  # a function from Python may draw
+            fitted = self.task.fit(prepared, self._model())
         return self._feed(prepared, fitted, ids, self.pinned.label[ids])
 
     def test_feed(self, train: Feed) -> Feed:
@@ -147,12 +149,13 @@ def claimed(session: Session) -> Session:
     """The session once its folder is this run's, and the rows that cannot be read are known.
 
     A folder that is not yet this run's is claimed only after one training step on a few rows: by then the model, its
-    arguments, the tokenizer and the optimizer have been found to work together.
+    arguments, the tokenizer and the optimizer have been found to work together. A folder that is, is refused if a fresh
+    model now says something else than at its start.
     """
     recipe, folder = session.recipe, session.folder
-    if not folder.exists():
-        try_out(session)
+    start = try_out(session)
     folder.claim(recipe.identity(), session.pinned.record, to_yaml(recipe))
+    check_start(folder, start)
     pinned = readable(session.rows, folder, look=True)
     if pinned.noise is not None:
         own = None if pinned.source_id is None else pinned.source_id[pinned.noise.ids]
@@ -173,8 +176,8 @@ def _check_given(recipe: Recipe, model: GivenModel | None) -> None:
         raise RecipeError("task.model_args are for models that are built by name; give them where the model is made")
 
 
-def try_out(session: Session) -> None:
-    """Train one step on a few rows in a temporary folder, so that faults show before anything is written.
+def try_out(session: Session) -> dict[str, Any]:
+    """Train one step on a few rows in a temporary folder, so that faults show before anything is written; how it starts.
 
     Rows that cannot be read are passed over here: the pass over all of them names all of them.
     """
@@ -184,7 +187,10 @@ def try_out(session: Session) -> None:
         feed = probe.train_feed(limit=PROBE_ROWS)
         streams = streams_for("probe", 0)
         model = probe.new_model(feed, streams.init)
-        train(model, feed, torch.arange(len(feed)), session.recipe.task.training, streams, steps=1, schedule_steps=1)
+        start = start_of(model, feed)
+        if not session.folder.exists():
+            train(model, feed, torch.arange(len(feed)), session.recipe.task.training, streams, steps=1, schedule_steps=1)
+    return start
 
 
 def find_scores(names: Sequence[str], allow_plugins: bool = False) -> tuple[dict[str, BatchScore], dict[str, Accumulator]]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, concatenate_datasets
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value, concatenate_datasets
 from sklearn.datasets import load_digits
 
 from hf_datadiet.errors import RecipeError, SourceError
@@ -423,3 +423,15 @@ def test_noise_and_limit() -> None:
         SourceSpec(limit=30, label_noise=LabelNoise(fraction=0.5)), train=relabelled([0, 1, 2] * 30, ClassLabel(names=[*CLASSES]))
     )
     assert pinned.noise is not None and pinned.noise.ids.size == 15 and np.isin(pinned.noise.ids, pinned.scored).all()
+
+
+def test_the_digest_of_pictures_in_lists_and_dictionaries_is_that_of_their_bytes() -> None:
+    def films(*shades: int) -> Dataset:
+        frames = [{"frames": [np.full((4, 4, 3), shade, np.uint8), np.zeros((4, 4, 3), np.uint8)], "n": 2} for shade in shades]
+        features = Features({"film": {"frames": List(Image()), "n": Value("int64")}, "label": Value("int64")})
+        return Dataset.from_dict({"film": frames, "label": [0] * len(shades)}, features=features)
+
+    roles = {"film": "film", "label": "label"}
+    digest = content_digest(films(1, 2), roles)
+    assert digest == content_digest(films(1, 2), roles) == content_digest(films(1, 2).with_format("numpy"), roles)
+    assert digest != content_digest(films(2, 1), roles) and digest != content_digest(films(1, 3), roles)

@@ -10,6 +10,7 @@ import timm
 import torch
 from datasets import Dataset, Features, Image
 from PIL import Image as Pillow
+from safetensors.torch import save_file
 from torch import nn
 
 from hf_datadiet.errors import BadRowsError, RecipeError, SourceError
@@ -205,6 +206,14 @@ def test_a_small_image_keeps_its_resolution_in_the_stem_of_a_resnet(model: str) 
 def test_a_stem_is_left_as_timm_made_it(size: int, stem: str) -> None:
     net, plain = made("resnet18", size, stem=stem), timm.create_model("resnet18", num_classes=5)
     assert str(net) == str(plain)
+
+
+def test_a_trained_stem_is_kept(tmp_path: Path) -> None:
+    trained = timm.create_model("test_resnet", num_classes=5)
+    save_file(trained.state_dict(), tmp_path / "weights.safetensors")
+    arguments = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(tmp_path / "weights.safetensors"), "num_classes": 5}}
+    net = ImageTask().build_model("timm:test_resnet", arguments, 5, torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    assert str(net) == str(trained) and all(torch.equal(a, b) for a, b in zip(net.parameters(), trained.parameters(), strict=True))
 
 
 def test_the_new_stem_is_drawn_like_timms_own() -> None:

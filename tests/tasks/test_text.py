@@ -358,3 +358,10 @@ def test_the_docstrings() -> None:
     assert counts.min() >= 40
     for text, label in zip(first["text"], first["label"], strict=True):
         assert PACKAGES[label] not in text.lower(), "the label is not given away"
+
+
+def test_the_side_that_is_cut_is_part_of_a_tokenizer() -> None:
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, "[UNK]")), pad_token="[UNK]")
+    before = _tokens.fingerprint_of(tokenizer)
+    tokenizer.truncation_side = "left"
+    assert _tokens.fingerprint_of(tokenizer) != before
