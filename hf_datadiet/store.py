@@ -69,11 +69,8 @@ class RunFolder:
                 raise StaleRecordError(
                     f"{self.path} holds another run ({'; '.join(differences)}); choose another --out or delete the folder"
                 )
-        elif self.path.exists() and not self.path.is_dir():
-            raise StaleRecordError(f"{self.path} is a file and no folder; choose another --out")
-        elif self.path.exists() and not all(_is_a_beginning(entry.name) for entry in self.path.iterdir()):
-            raise StaleRecordError(f"{self.path} is not empty and holds no run; choose another --out")
         else:
+            self.require_free()
             write_record(self.path / "source.json", dataclasses.asdict(source))
             write_record(marker, wanted)
             self.save_recipe(recipe_yaml)
@@ -81,6 +78,13 @@ class RunFolder:
     def save_recipe(self, recipe_yaml: str) -> None:
         """Keep the resolved recipe: what later steps go by."""
         write_text(self.path / "recipe.yaml", recipe_yaml)
+
+    def require_free(self) -> None:
+        """Raise `StaleRecordError` if something lies here that is no run."""
+        if self.path.exists() and not self.path.is_dir():
+            raise StaleRecordError(f"{self.path} is a file and no folder; choose another --out")
+        if self.path.exists() and not all(_is_a_beginning(entry.name) for entry in self.path.iterdir()):
+            raise StaleRecordError(f"{self.path} is not empty and holds no run; choose another --out")
 
     def exists(self) -> bool:
         """Whether a run lies here."""

@@ -156,8 +156,8 @@ def content_digest(dataset: Dataset, columns: Mapping[str, str]) -> str:
     if missing:
         raise SourceError(f"the dataset has no column {missing[0]!r}; it has: {', '.join(dataset.column_names)}")
     # As it lies in Arrow: pictures and sounds as the bytes they are, also inside lists.
-    for batch in dataset.select_columns(names).with_format("arrow").iter(batch_size=BATCH):
-        assert isinstance(batch, pa.Table)
+    batches: Any = dataset.select_columns(list(dict.fromkeys(names))).with_format("arrow").iter(batch_size=BATCH)
+    for batch in batches:
         for row in zip(*(batch[name].to_pylist() for name in names), strict=True):
             for value in row:
                 data = _canonical(value)

@@ -93,7 +93,7 @@ def measure(session: Session) -> Cost:
     """Decode a few rows, take a few steps, observe a few batches, in a temporary folder."""
     with tempfile.TemporaryDirectory() as temporary, untouched_generators(session.device):
         probe = replace(session, folder=RunFolder(Path(temporary)))
-        decode, feed = _timed(lambda: probe.train_feed(limit=PROBE_ROWS))
+        decode, feed = _timed(lambda: probe.train_feed(probe.few(PROBE_ROWS)))
         training = session.recipe.task.training
         streams = streams_for("probe", 0)
         model = probe.new_model(feed, streams.init)

@@ -49,23 +49,29 @@ class Rows:
         return self.task.prepare(dataset, ids, source.columns, self.cache, key, like)
 
 
-def readable(rows: Rows, folder: RunFolder, *, look: bool) -> Pinned:
-    """The source without the rows that cannot be read, as the folder has recorded them.
+def unreadable(rows: Rows) -> tuple[dict[int, str], dict[int, str]]:
+    """The rows that cannot be read, scored ones and held-out ones, with the reason; `BadRowsError` if they are not to be skipped.
 
-    Where it has not: with `look` they are looked for and recorded, without it nothing is known of them. If they are not to be
-    skipped, `BadRowsError` names the ones that an earlier call has recorded.
+    Looks at every row, which is then decoded in the cache.
     """
+    pinned = rows.pinned
+    train, bad = rows.prepared(pinned.scored[pinned.label[pinned.scored] != UNLABELLED])
+    return bad, rows.prepared(pinned.test_id, held_out=True, like=train)[1] if pinned.test is not None else {}
+
+
+def record(rows: Rows, folder: RunFolder, found: tuple[dict[int, str], dict[int, str]]) -> None:
+    """Keep in the folder which rows were skipped, and why."""
+    own = [ids for ids in (own_ids(rows.pinned, bad, held_out=bool(test)) for test, bad in enumerate(found)) if ids is not None]
+    folder.save_skipped(*found, np.concatenate(own) if own else None)
+
+
+def readable(rows: Rows, folder: RunFolder) -> Pinned:
+    """The source without the rows that cannot be read, as the folder has recorded them; they are named if they are not to be skipped."""
     pinned, found = rows.pinned, folder.skipped()
     if found is not None and not rows.skip:
         for held_out, bad in enumerate(found):
             if bad:
                 raise named(pinned, bad, held_out=bool(held_out))
-    if found is None and rows.skip and look:
-        train, bad = rows.prepared(pinned.scored[pinned.label[pinned.scored] != UNLABELLED])
-        test_bad = rows.prepared(pinned.test_id, held_out=True, like=train)[1] if pinned.test is not None else {}
-        found = bad, test_bad
-        own = [ids for ids in (own_ids(pinned, bad), own_ids(pinned, test_bad, held_out=True)) if ids is not None]
-        folder.save_skipped(bad, test_bad, np.concatenate(own) if own else None)
     return pinned if found is None else without(pinned, *found)
 
 

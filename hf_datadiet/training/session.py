@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,7 @@ from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 
 from hf_datadiet import registry
-from hf_datadiet.errors import RecipeError
+from hf_datadiet.errors import DataDietError, RecipeError
 from hf_datadiet.gradients.norms import Engine, fastest_engine
 from hf_datadiet.hub.opening import in_memory
 from hf_datadiet.hub.source import Pinned, pin
@@ -28,7 +31,7 @@ from hf_datadiet.training.feed import Feed, on_device
 from hf_datadiet.training.given import GivenModel, is_given
 from hf_datadiet.training.loop import train
 from hf_datadiet.training.randomness import streams_for, untouched_generators
-from hf_datadiet.training.rows import Rows, readable
+from hf_datadiet.training.rows import Rows, readable, record, unreadable
 from hf_datadiet.training.start import check_start, start_of
 from hf_datadiet.training.task import find_task
 from hf_datadiet.training.tracker import check_tracker
@@ -75,11 +78,13 @@ class Session:
             found |= {column.name: column.higher_is for column in accumulator.columns}
         return found
 
-    def train_feed(self, limit: int | None = None) -> Feed:
-        """The N rows to be scored, or a few of them spread evenly, for an estimate."""
-        ids = self.labelled
-        if limit is not None and limit < ids.size:
-            ids = ids[np.linspace(0, ids.size - 1, limit).astype(np.int64)]
+    def few(self, n: int) -> NDArray[np.int64]:
+        """Ids of n of the rows to be scored, spread evenly; all of them if there are no more."""
+        return self.labelled[np.unique(np.linspace(0, len(self.labelled) - 1, n).astype(np.int64))]
+
+    def train_feed(self, ids: NDArray[np.int64] | None = None) -> Feed:
+        """The N rows to be scored, or some of them."""
+        ids = self.labelled if ids is None else ids
         prepared, bad = self.rows.prepared(ids)
         # Rows that cannot be read have been looked for, except before a dry run.
         ids = np.setdiff1d(ids, list(bad))
@@ -142,25 +147,49 @@ def open_session(
     device = accelerator().device
     made = provenance(recipe.digest, command, device)
     session = Session(recipe, folder, task, pinned, device, made, batch_scores, accumulators, model)
-    return claimed(session) if claim else replace(session, pinned=readable(session.rows, folder, look=False))
+    return claimed(session) if claim else replace(session, pinned=readable(session.rows, folder))
 
 
 def claimed(session: Session) -> Session:
     """The session once its folder is this run's, and the rows that cannot be read are known.
 
-    A folder that is not yet this run's is claimed only after one training step on a few rows: by then the model, its
-    arguments, the tokenizer and the optimizer have been found to work together. A folder that is, is refused if a fresh
-    model now says something else than at its start.
+    A folder that is not yet this run's is claimed only after one training step on a few rows and a look at every row: by then
+    the model, its arguments, the tokenizer, the optimizer and the data have been found to work together, and what failed has
+    left nothing behind. A folder that is, is refused if a fresh model now says something else than at its start.
     """
-    recipe, folder = session.recipe, session.folder
-    start = try_out(session)
-    folder.claim(recipe.identity(), session.pinned.record, to_yaml(recipe))
-    check_start(folder, start)
-    pinned = readable(session.rows, folder, look=True)
+    recipe, folder, rows = session.recipe, session.folder, session.rows
+    found = None
+    if folder.exists():
+        folder.claim(recipe.identity(), session.pinned.record, to_yaml(recipe))
+        check_start(folder, try_out(session))
+    else:
+        folder.require_free()
+        with _leaving_nothing_behind(folder.path):
+            start, found = try_out(session), unreadable(rows)
+        folder.claim(recipe.identity(), session.pinned.record, to_yaml(recipe))
+        check_start(folder, start)
+    if rows.skip and folder.skipped() is None:
+        record(rows, folder, found or unreadable(rows))
+    pinned = readable(rows, folder)
     if pinned.noise is not None:
         own = None if pinned.source_id is None else pinned.source_id[pinned.noise.ids]
         folder.save_label_noise(pinned.noise.ids, pinned.noise.before, pinned.noise.after, own)
     return replace(session, pinned=pinned)
+
+
+@contextlib.contextmanager
+def _leaving_nothing_behind(path: Path) -> Iterator[None]:
+    """What cannot begin takes with it the decoded rows, and the folders that were made for them."""
+    made = [folder for folder in (path / "cache", path, *path.parents) if not folder.exists()]
+    try:
+        yield
+    except (DataDietError, OSError):
+        if path / "cache" in made:
+            shutil.rmtree(path / "cache", ignore_errors=True)
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _check_given(recipe: Recipe, model: GivenModel | None) -> None:
@@ -184,7 +213,8 @@ def try_out(session: Session) -> dict[str, Any]:
     recipe = replace(session.recipe, source=replace(session.recipe.source, on_bad_row="skip"))
     with tempfile.TemporaryDirectory() as temporary, untouched_generators(session.device):
         probe = replace(session, recipe=recipe, folder=RunFolder(temporary))
-        feed = probe.train_feed(limit=PROBE_ROWS)
+        kept = session.folder.start()
+        feed = probe.train_feed(session.few(PROBE_ROWS) if kept is None else np.array(kept["example_id"]))
         streams = streams_for("probe", 0)
         model = probe.new_model(feed, streams.init)
         start = start_of(model, feed)

@@ -169,8 +169,8 @@ CASES = [
     # Its rows
     Case("images that are corrupt", "score images.yaml",
          "2 rows cannot be read: 3 (cannot identify image file), 5 (cannot identify image file); mend the data, or leave these rows "
-         "without a score: source.on_bad_row=skip (--on-bad-row skip)", rows(broken_images(3, 5)), begun=True),
-    Case("text that is null", "score texts.yaml", "1 row cannot be read: 5 (text is null); mend the data", rows(texts(5)), begun=True),
+         "without a score: source.on_bad_row=skip (--on-bad-row skip)", rows(broken_images(3, 5))),
+    Case("text that is null", "score texts.yaml", "1 row cannot be read: 5 (text is null); mend the data", rows(texts(5))),
     Case("no row that can be read", "score images.yaml --on-bad-row skip", "no row can be read (cannot identify image file); mend the data",
          rows(broken_images(*range(8)))),
     # Names

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value, concatenate_datasets
+from PIL import Image as Pillow
 from sklearn.datasets import load_digits
 
 from hf_datadiet.errors import RecipeError, SourceError
@@ -427,7 +428,7 @@ def test_noise_and_limit() -> None:
 
 def test_the_digest_of_pictures_in_lists_and_dictionaries_is_that_of_their_bytes() -> None:
     def films(*shades: int) -> Dataset:
-        frames = [{"frames": [np.full((4, 4, 3), shade, np.uint8), np.zeros((4, 4, 3), np.uint8)], "n": 2} for shade in shades]
+        frames = [{"frames": [Pillow.new("RGB", (4, 4), (shade, 0, 0)), Pillow.new("RGB", (4, 4))], "n": 2} for shade in shades]
         features = Features({"film": {"frames": List(Image()), "n": Value("int64")}, "label": Value("int64")})
         return Dataset.from_dict({"film": frames, "label": [0] * len(shades)}, features=features)
 
