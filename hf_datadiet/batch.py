@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from datasets import Features, Image, Value
+from datasets import ClassLabel, Features, Image, Value
 from PIL import Image as Pillow
 
 from hf_datadiet.errors import RecipeError, SourceError
@@ -25,11 +26,14 @@ class Float32(list[Any]):
         return pa.array(list(self), type or pa.float32())
 
 
-def features_of(batch: Mapping[str, Any]) -> Features:
-    """The features of a batch: those that the dataset states, or for a stream what its values are."""
+def stated_features(batch: Mapping[str, Any]) -> Features | None:
+    """The features of a batch as its dataset states them; None for a stream, whose batches come without."""
     stated = getattr(getattr(batch, "formatter", None), "features", None)
-    if stated is not None:
-        return Features({name: feature for name, feature in stated.items() if name in batch})
+    return None if stated is None else Features({name: feature for name, feature in stated.items() if name in batch})
+
+
+def guessed_features(batch: Mapping[str, Any]) -> Features:
+    """The features of a stream's batch: what its values are."""
     return Features(
         {name: _feature(next((value for value in _plain(values) if value is not None), None)) for name, values in batch.items()}
     )
@@ -58,6 +62,30 @@ def _plain(values: Any) -> list[Any]:
     if not isinstance(values, list):
         raise RecipeError("an ExampleScorer takes batches; call map(scorer, batched=True, batch_size=256)")
     return values
+
+
+def check_class_names(label: Any, column: str, classes: Sequence[str]) -> None:
+    """Raise `SourceError` unless the label's feature names the classes as the model has them, in their order.
+
+    Upper and lower case are one, as in datasets' `align_labels_with_mapping`. Nothing is compared where one side has
+    only numbers (or transformers' LABEL_0, LABEL_1, ...) and shares none of the other's names.
+    """
+    if not isinstance(label, ClassLabel):
+        return
+    names, known = [name.lower() for name in label.names], [name.lower() for name in classes]
+    same = list(label.names) == list(classes) or (names == known and len(set(known)) == len(known))
+    if same or ((_numbered(names) or _numbered(known)) and not set(names) & set(known)):
+        return
+    pairs = enumerate(zip_longest(label.names, classes))
+    number, (name, own) = next(pair for pair in pairs if pair[1][0] != pair[1][1])
+    found, wanted = (repr(value) if value is not None else "no class" for value in (name, own))
+    remedy = "align them: dataset.align_labels_with_mapping({NAME: NUMBER}, COLUMN) with the model's numbers"
+    rename = "if only the names differ, rename them: dataset.cast_column(COLUMN, ClassLabel(names=[...]))"
+    raise SourceError(f"class {number} of label column {column!r} is {found}, and {wanted} for the model; {remedy}, or {rename}")
+
+
+def _numbered(names: Sequence[str]) -> bool:
+    return all(name in (str(number), f"label_{number}") for number, name in enumerate(names))
 
 
 def label_of(value: Any, row: int, column: str) -> int:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hf_datadiet.batch import Float32, column_of, features_of, label_of
+from hf_datadiet.batch import Float32, check_class_names, column_of, guessed_features, label_of, stated_features
 from hf_datadiet.errors import DataDietError, RecipeError, SourceError
 from hf_datadiet.gradients.forward import logits_of
 from hf_datadiet.gradients.norms import Engine
@@ -26,14 +26,14 @@ from hf_datadiet.scorers.base import BatchScore
 from hf_datadiet.store import RunFolder
 from hf_datadiet.tasks import image, text
 from hf_datadiet.tasks._tokens import loaded_tokenizer
-from hf_datadiet.tasks._transformers import reason_of, stated_normalization, trained_classifier
+from hf_datadiet.tasks._transformers import reason_of, stated_classes, stated_normalization, trained_classifier
 from hf_datadiet.tasks.base import Task, mean_loss
 from hf_datadiet.training.environment import device_of
 from hf_datadiet.training.given import Given, given_model, is_given
 from hf_datadiet.training.kept import KeptModel
 from hf_datadiet.training.observe import norms_for, scores_of_batch
 from hf_datadiet.training.session import OBSERVE_BATCH_SIZE, find_scores
-from hf_datadiet.training.task import find_task
+from hf_datadiet.training.task import task_again
 
 NOT_PASSED = {"example_id", "seed"}
 """What a score may need and `map` does not pass on."""
@@ -63,6 +63,10 @@ class ExampleScorer:
     found as `score_dataset` finds it. Images: `normalize`: {"mean": 3 numbers, "std": 3 numbers} of pixels in 0..1, by
     default those of the timm model's configuration; `image_size`: resize to squares, needed only if sizes differ.
     Texts: `max_length`: tokens after which a text is cut.
+
+    Labels must be numbered as the model numbers its classes: the names of a ClassLabel are compared with those that the
+    model's configuration (id2label) or its run states. The batches of an IterableDataset come without features, so that
+    there nothing is compared: look at the order of the names yourself.
 
     The model is observed as `score_dataset` does: eval mode, no augmentation, float32; values are the same bits where
     the batches are the same. For several GPUs: `map(..., with_rank=True, num_proc=n)` with the start method "spawn".
@@ -107,6 +111,7 @@ class ExampleScorer:
             scorers=scorers,
             task=task,
             fitted=fitted,
+            classes=stated_classes(model),
             columns=dict(columns or {}),
             engine="loop",
             batch_size=OBSERVE_BATCH_SIZE,
@@ -146,13 +151,15 @@ class ExampleScorer:
         scores: Sequence[str] | None = None,
         *,
         model: Given | None = None,
+        task: Task | None = None,
         allow_plugins: bool = False,
     ) -> ExampleScorer:
         """The model of one finished scoring seed after its last epoch, with the run's task, normalisation, columns and plan.
 
         `scores`: by default those of the run that do not follow the training. `model`: the module or function that the run
-        had from Python, needed only then; the weights are those of the seed. A row's label is what the dataset says,
-        also where `source.label_noise` gave the run another one.
+        had from Python, needed only then; the weights are those of the seed. `task`: likewise the task object that the run had,
+        whose rows come as plain values. A row's label is what the dataset says, also where `source.label_noise` gave the
+        run another one.
         """
         run = RunFolder(folder)
         run.require()
@@ -167,7 +174,9 @@ class ExampleScorer:
             raise RecipeError(f"the model of {folder} ({recipe.task.model}) came from Python; pass it again: from_run(..., model=...)")
         if model is not None and not is_given(recipe.task.model):
             raise RecipeError(f"the model of {folder} is built by its name, {recipe.task.model}; leave model out")
-        base = given_model(model).make() if model is not None else None
+        given = given_model(model) if model is not None else None
+        if given is not None and given.name != recipe.task.model:
+            raise RecipeError(f"model is {given.name}, and that of {folder} is {recipe.task.model}; pass the one that the run started from")
         source = run.source()
         if scores is None:
             found, _ = find_scores(recipe.score.scores, allow_plugins)
@@ -178,10 +187,11 @@ class ExampleScorer:
             scorers = _mappable(scores, allow_plugins)
         made = cls.__new__(cls)
         made._set(
-            model=KeptModel(recipe.task, len(source.classes), weights, base),
+            model=KeptModel(recipe.task, len(source.classes), weights, given.make() if given is not None else None),
             scorers=scorers,
-            task=find_task(recipe, allow_plugins),
+            task=task_again(recipe, task, allow_plugins),
             fitted=run.fitted(),
+            classes=source.classes,
             columns={role: column for role, column in source.columns.items() if role != "id"},
             engine=plan.gradient_engine,
             batch_size=plan.observe_batch_size,
@@ -195,14 +205,15 @@ class ExampleScorer:
         scorers: Mapping[str, BatchScore],
         task: Task,
         fitted: Mapping[str, Any],
+        classes: tuple[str, ...],
         columns: Mapping[str, str],
         engine: Engine,
         batch_size: int,
     ) -> None:
         self._model, self._scorers, self._task, self._fitted = model, scorers, task, fitted
-        self._columns, self._batch_size = columns, batch_size
+        self._classes, self._columns, self._batch_size = classes, columns, batch_size
         self._engine: Engine = engine
-        self._found: Mapping[str, str] = {}
+        self._found: tuple[Any, Mapping[str, str]] = (None, {})
         self._ready: dict[int | None, _Ready] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -215,7 +226,7 @@ class ExampleScorer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({name: value for name, value in state.items() if name not in ("_trainable", "_version")})
-        self._found, self._ready = {}, {}
+        self._found, self._ready = (None, {}), {}
 
     def __call__(self, batch: Mapping[str, Any], rank: int | None = None) -> dict[str, list[Any]]:
         """{score: B values, np.float32 or None} of a batch of columns; `rank` chooses the GPU."""
@@ -239,16 +250,23 @@ class ExampleScorer:
         return result
 
     def _columns_of(self, batch: Mapping[str, Any]) -> Mapping[str, str]:
-        """{role: column}, found once for all batches that have these columns."""
+        """{role: column}, found once for all batches of these features."""
         missing = [name for name in self._columns.values() if name not in batch]
         if missing:
             raise SourceError(f"the dataset has no column {missing[0]!r}; it has: {', '.join(batch)}")
-        if not self._found or any(name not in batch for name in self._found.values()):
+        stated = stated_features(batch)
+        # A stream's by their names alone: a later batch may have a column of nulls, from which no type can be told.
+        key = tuple(batch) if stated is None else stated
+        if key != self._found[0]:
+            features = guessed_features(batch) if stated is None else stated
             try:
-                self._found = self._task.find_columns(features_of(batch), self._columns)
+                columns = self._task.find_columns(features, self._columns)
             except DataDietError as error:
                 raise type(error)(f"{error} (ExampleScorer: columns={{ROLE: NAME}})") from None
-        return self._found
+            if self._classes:
+                check_class_names(features[columns["label"]], columns["label"], self._classes)
+            self._found = key, columns
+        return self._found[1]
 
     def _scores(
         self, values: Mapping[str, Sequence[Any]], rows: Sequence[int], label: Sequence[int], rank: int | None

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,82 @@ def test_image_size_makes_sizes_equal() -> None:
         SourceError, match=r"in a batch, counted from 0: row 1 has an image of 9 x 7 pixels, others have 8 x 8; set task\.image_"
     ):
         scored(data, ExampleScorer(model))
+
+
+def test_columns_are_those_of_the_dataset_whatever_was_mapped_before() -> None:
+    data, model = pictures(6), net()
+    plain = Features({"image": Image(), "label": Value("int64"), "kind": ClassLabel(names=["a", "b", "c"])})
+    classes = Features({"image": Image(), "label": ClassLabel(names=["a", "b", "c"]), "kind": Value("int64")})
+    columns = {"image": data["image"], "label": [0] * 6, "kind": [1] * 6}
+    one, two = (Dataset.from_dict(columns, features=features) for features in (plain, classes))
+    fresh = [scored(rows, ExampleScorer(model))["el2n"] for rows in (one, two)]
+    assert fresh[0] != fresh[1]
+    scorer = ExampleScorer(model)
+    for rows, expected in ((one, fresh[0]), (two, fresh[1]), (one, fresh[0])):
+        assert scored(rows, scorer, load_from_cache_file=False)["el2n"] == expected
+    stream = list(scored(one.to_iterable_dataset(), scorer))
+    close([row["el2n"] for row in stream], fresh[1])
+
+
+def test_a_stream_may_have_a_batch_of_nulls() -> None:
+    data = pictures(6)
+    holes = Dataset.from_dict({"image": data["image"], "label": [0, 1, 2, None, None, None]}, features=Features({**data.features}))
+    rows = list(scored(holes.to_iterable_dataset(), ExampleScorer(net()), batch_size=3))
+    assert [row["el2n"] is None for row in rows] == [False] * 3 + [True] * 3
+
+
+# The names of the classes
+
+
+def named(dataset: Dataset, *names: str) -> Dataset:
+    return dataset.cast_column("label", ClassLabel(names=[*names]))
+
+
+def stating(names: list[str]) -> nn.Module:
+    """A model with a configuration like those of transformers."""
+    model = net()
+    model.config = types.SimpleNamespace(id2label=dict(enumerate(names)))  # pyright: ignore
+    return model
+
+
+def test_classes_in_another_order_than_the_runs_are_refused(tmp_path: Path) -> None:
+    data = named(pictures(12), "cat", "dog", "ship")
+    options = {"task.training.batch_size": 4}
+    score_dataset(data, model="timm:test_resnet", seeds=1, epochs=1, progress=False, out=tmp_path / "run", options=options)
+    scorer = ExampleScorer.from_run(tmp_path / "run", scores=["el2n"])
+    expected = RunFolder(tmp_path / "run").load_seed(0).observed["el2n"][-1]
+    close(scored(data, scorer)["el2n"], expected)
+    message = (
+        r"^class 0 of label column 'label' is 'dog', and 'cat' for the model; align them: dataset\.align_labels_with_mapping.*"
+        r"if only the names differ, rename them: dataset\.cast_column\([^\n]*\)$"
+    )
+    with pytest.raises(SourceError, match=message):
+        scored(named(data, "dog", "cat", "ship"), scorer)
+    with pytest.raises(SourceError, match="class 2 of label column 'label' is no class, and 'ship' for the model"):
+        scored(named(data.filter(lambda label: label < 2, input_columns="label"), "cat", "dog"), scorer)
+    with pytest.raises(SourceError, match="class 3 of label column 'label' is 'ufo', and no class for the model"):
+        scored(named(data, "cat", "dog", "ship", "ufo"), scorer)
+    shuffled = data.align_labels_with_mapping({"ship": 0, "cat": 1, "dog": 2}, "label")
+    with pytest.raises(SourceError, match="class 0 of label column 'label' is 'ship'"):
+        scored(shuffled, scorer)
+    close(scored(shuffled.align_labels_with_mapping({"cat": 0, "dog": 1, "ship": 2}, "label"), scorer)["el2n"], expected)
+    for rows in (data.cast_column("label", Value("int64")), named(data, "0", "1", "2"), named(data, "Cat", "DOG", "ship")):
+        close(scored(rows, scorer)["el2n"], expected)
+    close([row["el2n"] for row in scored(data.to_iterable_dataset(), scorer)], expected)
+
+
+@pytest.mark.parametrize("names", [["cat", "dog", "ship"], ["CAT", "Dog", "ship"], ["LABEL_0", "LABEL_1", "LABEL_2"]])
+def test_classes_that_a_configuration_states(names: list[str]) -> None:
+    data = named(pictures(6), "cat", "dog", "ship")
+    assert scored(data, ExampleScorer(stating(names)))["el2n"] == scored(data, ExampleScorer(net()))["el2n"]
+
+
+@pytest.mark.parametrize("names", [["dog", "cat", "ship"], ["cat", "dog"], ["ship", "cat", "Cat"]])
+def test_classes_that_a_configuration_states_otherwise(names: list[str]) -> None:
+    data = named(pictures(6), "cat", "dog", "ship")
+    with pytest.raises(SourceError, match=r"class \d of label column 'label' is '\w+', and .* for the model; align them"):
+        scored(data, ExampleScorer(stating(names)))
+    assert len(scored(data.cast_column("label", Value("int64")), ExampleScorer(stating(names)))) == 6
 
 
 # Caching
@@ -450,6 +527,12 @@ def test_a_model_that_does_not_fit_the_images() -> None:
         with pytest.raises(RecipeError, match=r"does not give logits \[rows, classes\] for these inputs .*; check its input size") as error:
             scored(pictures(3), ExampleScorer(model, normalize=HALF))
         assert "\n" not in str(error.value)
+
+
+def test_a_model_that_mixes_rows() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    with pytest.raises(RecipeError, match=r"task\.model Sequential says something else of a row that .* beside another"):
+        scored(pictures(3, size=8), ExampleScorer(model, normalize=HALF))
 
 
 def test_outputs_that_are_not_finite() -> None:

@@ -148,6 +148,23 @@ def test_a_folder_is_its_model_and_tokenizer(tokenizer: Any, tmp_path: Path) -> 
         close(made[name], expected[name])
 
 
+def test_a_folder_with_its_classes_in_another_order(tokenizer: Any, tmp_path: Path) -> None:
+    model = bert()
+    model.config.id2label = {0: "b", 1: "a", 2: "c"}
+    model.config.label2id = {"b": 0, "a": 1, "c": 2}
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    scorer = ExampleScorer.from_pretrained(tmp_path, max_length=24)
+    with pytest.raises(SourceError, match="class 0 of label column 'label' is 'a', and 'b' for the model; align them") as error:
+        scored(texts(), scorer)
+    assert "\n" not in str(error.value)
+    aligned = texts().align_labels_with_mapping(model.config.label2id, "label")
+    plain = [{0: 1, 1: 0, 2: 2}[label] for label in texts()["label"]]
+    expected = ExampleScorer(bert(), tokenizer=tokenizer, max_length=24)
+    by_hand = scored(texts().remove_columns("label").add_column("label", plain), expected)["el2n"]
+    close(scored(aligned, scorer)["el2n"], by_hand)
+
+
 def test_a_seed_of_a_run_on_images_with_transformers(tmp_path: Path) -> None:
     how: Any = {"scores": SCORES, "seeds": 1, "epochs": 1, "progress": False}
     options = {"task.training.batch_size": 4, "task.model_args": VIT}

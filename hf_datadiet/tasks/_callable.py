@@ -15,7 +15,8 @@ from torch import nn
 
 from hf_datadiet.errors import PluginError, SourceError
 from hf_datadiet.gradients.forward import Inputs, each, logits_of
-from hf_datadiet.tasks.base import label_column
+from hf_datadiet.gradients.rest import at_rest
+from hf_datadiet.tasks.base import check_alone, label_column
 
 Row: TypeAlias = dict[str, Any]
 """{role: value} of one row as the dataset gives it, in its own format; the label is not among them."""
@@ -78,17 +79,21 @@ class CallableTask:
         return {}
 
     def build_model(self, model: Any, model_args: Mapping[str, Any], n_classes: int, prepared: Any) -> nn.Module:
-        """What `model_init` makes (or `model`, if it is a module), tried on one row; `PluginError` if that gives no logits [1, C]."""
+        """What `model_init` makes (or `model`, if it is a module), tried on one row, alone and beside another.
+
+        `PluginError` if that gives no logits [1, C], `RecipeError` if the other row changes them.
+        """
         net = model if isinstance(model, nn.Module) else _called("model_init", self.model_init, n_classes)
         if not isinstance(net, nn.Module):
             raise PluginError(f"model_init returned {type(net).__name__}; return a torch.nn.Module")
-        inputs = self.collate(prepared, torch.arange(1), {}, torch.device("cpu"), None)
-        net.eval()
-        with torch.no_grad():
-            logits = _called("the model", lambda: logits_of(net, inputs))
+        cpu, pair = torch.device("cpu"), torch.tensor([0, len(prepared) - 1])
+        one, two = (self.collate(prepared, rows, {}, cpu, None) for rows in (pair[:1], pair))
+        with at_rest(net), torch.no_grad():
+            logits, beside = (_called("the model", logits_of, net, inputs) for inputs in (one, two))
         if not isinstance(logits, torch.Tensor) or logits.shape != (1, n_classes):
             found = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
             raise PluginError(f"the model gives {found} for one row, and [1, {n_classes}] is needed: one logit per class")
+        check_alone(logits, beside, "the model of the task")
         return net.train()
 
     def collate(

@@ -16,7 +16,7 @@ from hf_datadiet.errors import RecipeError
 from hf_datadiet.gradients.forward import logits_of
 from hf_datadiet.gradients.rest import at_rest
 from hf_datadiet.tasks._transformers import PRETRAINED, built, config_of, full_name, has_weights, loading, reason_of, stated_normalization
-from hf_datadiet.tasks.base import check_classes
+from hf_datadiet.tasks.base import check_alone, check_classes
 
 Stem: TypeAlias = Literal["auto", "3x3", "original"]
 
@@ -91,15 +91,19 @@ def normalization_of(model: str | nn.Module) -> tuple[Sequence[float], Sequence[
 
 
 def check_size(net: nn.Module, model: str, size: tuple[int, int], n_classes: int) -> None:
-    """Pass one black image, at rest so that neither statistics nor generators change: some models take only some sizes."""
+    """Some models take only some sizes, and some mix the rows of a batch. At rest: neither statistics nor generators change."""
+    # Unlike each other, so that statistics of both are those of neither.
+    pair = torch.linspace(-1, 1, 3 * size[0] * size[1]).view(1, 3, *size) * torch.tensor([1.0, -2.0]).view(2, 1, 1, 1)
     try:
         with at_rest(net), torch.no_grad():
-            logits = logits_of(net, torch.zeros(1, 3, *size))
+            alone = logits_of(net, pair[:1])
+            beside = logits_of(net, pair)
     except (RuntimeError, AssertionError, ValueError, TypeError, AttributeError) as error:
         wanted = getattr(getattr(net, "config", None), "image_size", None)
         remedy = f"set task.image_size={wanted}" if isinstance(wanted, int) and wanted not in size else "set task.image_size"
         raise RecipeError(f"task.model {model} cannot take {size[1]} x {size[0]} images ({reason_of(error)}); {remedy}") from error
-    check_classes(logits, n_classes, model)
+    check_classes(alone, n_classes, model)
+    check_alone(alone, beside, f"task.model {model}")
 
 
 def _has_strided_stem(net: nn.Module) -> bool:

@@ -195,6 +195,13 @@ def trained_classifier(where: str) -> tuple[str, Literal["image", "text"], nn.Mo
     raise RecipeError(f"{where} holds {saved}, which is no trained classifier of images or texts; pass a model object instead")
 
 
+def stated_classes(model: nn.Module) -> tuple[str, ...]:
+    """The names of classes 0..C-1 in a transformers model's configuration; () for a model that has none."""
+    names = getattr(getattr(model, "config", None), "id2label", None)
+    named = {str(number): str(name) for number, name in names.items()} if isinstance(names, Mapping) else {}
+    return tuple(named[str(number)] for number in range(len(named)) if str(number) in named)
+
+
 def stated_normalization(model: str) -> tuple[list[float], list[float]] | None:
     """(mean, s.d.) per channel of pixels in 0..1 that the preprocessor of `transformers:NAME` states, or None."""
     name = model.partition(":")[2]

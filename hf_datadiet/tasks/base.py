@@ -101,6 +101,18 @@ def check_classes(logits: torch.Tensor, n_classes: int, model: str) -> None:
         )
 
 
+def check_alone(alone: torch.Tensor, beside: torch.Tensor, model: str) -> None:
+    """Raise `RecipeError` if a row's logits `alone` [1, C] at rest are not the first of those [2, C] `beside` another row.
+
+    Equal within 1e-3 of the largest logit and 1e-4. What is not finite passes: it is told from a model that diverged.
+    """
+    if beside.shape != (2, alone.shape[1]) or ((alone - beside[:1]).abs() > 1e-3 * alone.abs().max() + 1e-4).any():
+        raise RecipeError(
+            f"{model} says something else of a row that is padded or stands beside another, so its scores would depend on the batch; "
+            "choose layers that keep to one row in eval mode (BatchNorm with track_running_stats=True)"
+        )
+
+
 def mean_loss(task: Any, label_smoothing: float = 0.0) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     """The loss of a batch: (logits float32 [B, C], labels int64 [B]) -> the mean of the task's own `loss`, or of the cross-entropy.
 

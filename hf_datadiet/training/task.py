@@ -27,6 +27,16 @@ def find_task(recipe: Recipe, allow_plugins: bool = False) -> Task:
     return found
 
 
+def task_again(recipe: Recipe, task: Task | None, allow_plugins: bool = False) -> Task:
+    """The task of a finished run: the object passed if it had one, else the one that its recipe names."""
+    if task is None:
+        return find_task(recipe, allow_plugins)
+    _check(task, "task")
+    if recipe.task.kind != IN_MEMORY:
+        raise RecipeError(f"the task of this run is found by its name, {recipe.task.kind}; leave task out")
+    return task
+
+
 def task_keys(task: Task | str | None, model: object) -> dict[str, Any]:
     """The recipe keys, dotted, that an argument `task` stands for; for an object without `model`, its class is named as the model."""
     if task is None:

@@ -12,7 +12,7 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
-from hf_datadiet import CallableTask, evaluate_selections, prune_dataset, score_dataset
+from hf_datadiet import CallableTask, ExampleScorer, evaluate_selections, prune_dataset, score_dataset
 from hf_datadiet.cli import commands
 from hf_datadiet.errors import PluginError, RecipeError, SourceError
 from hf_datadiet.store import RunFolder
@@ -155,6 +155,35 @@ def test_any_object_with_the_methods_of_a_task() -> None:
     np.testing.assert_array_equal(table.columns["el2n"].mean, same.columns["el2n"].mean)
 
 
+# A seed of a run, mapped
+
+
+@pytest.mark.parametrize("loss", [None, one_against_all])
+def test_a_seed_is_mapped_with_its_task(loss: Any, tmp_path: Path) -> None:
+    task = CallableTask(Waves, padded, loss)
+    scored(task, out=tmp_path)
+    made = series().map(ExampleScorer.from_run(tmp_path, seed=1, task=task), batched=True)
+    stored = RunFolder(tmp_path).load_seed(1).observed
+    for name in ("el2n", "grand"):
+        np.testing.assert_allclose(np.float32(made[name]), stored[name][-1], rtol=1e-5, atol=1e-6)
+    rows = list(series().to_iterable_dataset().map(ExampleScorer.from_run(tmp_path, seed=1, task=task), batched=True, batch_size=5))
+    np.testing.assert_allclose(np.float32([row["grand"] for row in rows]), stored["grand"][-1], rtol=1e-5, atol=1e-6)
+    with pytest.raises(RecipeError, match=r"the task of this run was an object in Python; .*pass it again: task="):
+        ExampleScorer.from_run(tmp_path)
+    with pytest.raises(PluginError, match="task is the class CallableTask; pass an object"):
+        ExampleScorer.from_run(tmp_path, task=CallableTask)  # pyright: ignore
+
+
+def test_any_task_object_is_mapped_and_a_named_one_is_not_replaced(tmp_path: Path) -> None:
+    how: Any = {"dataset": pictures(), "model": "timm:test_resnet", "scores": ["el2n"], "seeds": 1, "epochs": 1}
+    table = scored(ImageTask(crop=1), out=tmp_path / "object", **how)
+    made = pictures().map(ExampleScorer.from_run(tmp_path / "object", task=ImageTask(crop=1)), batched=True)
+    np.testing.assert_allclose(np.float32(made["el2n"]), table.columns["el2n"].mean, rtol=1e-5, atol=1e-6)
+    scored("image", out=tmp_path / "name", **how)
+    with pytest.raises(RecipeError, match="the task of this run is found by its name, image; leave task out"):
+        ExampleScorer.from_run(tmp_path / "name", task=ImageTask())
+
+
 # What is wrong is told in one line, by whose fault it is
 
 
@@ -190,6 +219,36 @@ def test_faults_of_a_task(task: Any, message: str) -> None:
     with pytest.raises((PluginError, RecipeError), match=message) as fault:
         scored(task, seeds=1, epochs=1)
     assert "\n" not in str(fault.value)
+
+
+class Shared(Waves):
+    """What a row gives depends on its batch: on the statistics of all rows, or on the longest of them."""
+
+    def __init__(self, n_classes: int, by: str) -> None:
+        super().__init__(n_classes)
+        self.by, self.norm = by, nn.BatchNorm1d(1, track_running_stats=False)
+
+    def forward(self, signal: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+        if self.by == "rows":
+            return super().forward(self.norm(signal[:, None])[:, 0], length)
+        return super().forward(signal, torch.full_like(length, signal.shape[1]))
+
+
+@pytest.mark.parametrize("by", ["rows", "padding"])
+def test_a_model_whose_rows_depend_on_each_other(by: str) -> None:
+    # Of the first and the last row, the first is the shorter one.
+    rows = series().select([1, 3, 2, 0])
+    with pytest.raises(RecipeError, match=r"^the model of the task says something else of a row that is padded or stands beside another"):
+        scored(CallableTask(lambda c: Shared(c, by), padded), dataset=rows, seeds=1, epochs=1)
+
+
+def test_trying_a_model_leaves_it_as_it_was() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, C))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    state = torch.get_rng_state()
+    made = CallableTask(lambda c: net, flat).build_model("", {}, C, [{}, {}])
+    assert made.training and all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_label_smoothing_belongs_to_the_cross_entropy() -> None:

@@ -258,6 +258,33 @@ def test_a_size_that_the_model_cannot_take_is_refused_before_training(size: int)
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("tracked", [True, False])
+def test_a_model_that_mixes_the_rows_of_a_batch_is_refused(tracked: bool) -> None:
+    norm = nn.BatchNorm2d(4, track_running_stats=tracked)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    if tracked:
+        assert ImageTask().build_model(net, {}, 5, torch.zeros(1, 3, 8, 8)) is net
+        return
+    with pytest.raises(RecipeError, match=r"^task\.model Sequential says something else of a row that .* depend on the batch; ") as error:
+        ImageTask().build_model(net, {}, 5, torch.zeros(1, 3, 8, 8))
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_that_gives_one_row_for_two_is_refused() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 5), nn.Unflatten(0, (1, -1)), nn.Flatten())
+    with pytest.raises(RecipeError, match="depend on the batch"):
+        ImageTask().build_model(net, {}, 5, torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize("size", [8, 33])
+def test_large_logits_do_not_look_like_mixed_rows(size: int) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * size * size, 64), nn.ReLU(), nn.Linear(64, 5))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(1e4)
+    ImageTask().build_model(net, {}, 5, torch.zeros(1, 3, size, size))
+
+
 def test_models_are_named_by_their_library() -> None:
     with pytest.raises(RecipeError, match=r"timm has no model 'resnet81'; did you mean .*resnet18"):
         made("resnet81", 32)

@@ -327,7 +327,11 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
         ),
         ("transformers:bert", {**SMALL, "vocab_size": 10}, "cannot take texts of 16 of these tokens .*a larger vocabulary"),
         ("transformers:bert", {**SMALL, "hidden_size": 15}, "task.model transformers:bert cannot be built: "),
-        ("transformers:fnet", {"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 24}, "of a text that is padded"),
+        (
+            "transformers:fnet",
+            {"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 24},
+            "says something else of a row that is padded",
+        ),
     ],
 )
 def test_models_that_cannot_be_used(model: str, arguments: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,18 @@ def test_from_score_to_evaluation_and_map(tmp_path: Path) -> None:
     assert "el2n_e0" in add_scores(data, table).column_names
     with pytest.raises(RecipeError, match=r"came from Python; pass it again: from_run\(\.\.\., model=\.\.\.\)"):
         ExampleScorer.from_run(out)
+    with pytest.raises(RecipeError, match=r"^model is object:Sequential@\w+, and that of .* is object:Sequential@\w+; pass the one that"):
+        ExampleScorer.from_run(out, model=plain())
+
+
+def test_another_function_whose_weights_would_fit(tmp_path: Path) -> None:
+    def make(between: type[nn.Module]) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(192, 4), between(), nn.Linear(4, 3))
+
+    score_dataset(pictures(9), model=partial(make, nn.ReLU), out=tmp_path, options=START, **HOW)
+    ExampleScorer.from_run(tmp_path, model=partial(make, nn.ReLU))
+    with pytest.raises(RecipeError, match=r"^model is function:partial@\w+, and that of .* is function:partial@\w+; pass the one that"):
+        ExampleScorer.from_run(tmp_path, model=partial(make, nn.Tanh))
 
 
 @pytest.mark.parametrize(
