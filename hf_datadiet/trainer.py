@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -30,7 +31,8 @@ ID = "hf_datadiet_example_id"
 
 
 class DynamicsRecorder(TrainerCallback):
-    """Records scores while a `Trainer` trains a classifier; the training itself stays the same, bit for bit.
+    """Records scores while a `Trainer` trains a classifier; the training itself stays the same, bit for bit (a dataset or collator that
+    draws at random does so from the global generators of torch, numpy or Python: one of its own goes on while rows are observed).
 
         recorder = DynamicsRecorder(scores=["forgetting", "el2n"])
         recorder.attach(trainer)
@@ -38,13 +40,14 @@ class DynamicsRecorder(TrainerCallback):
         table = recorder.table()
 
     `scores`: names from `hf_datadiet/scorers`, or with `allow_plugins` "package.module:NAME". Scores that follow a training
-    (forgetting) come from the training forward passes, dropout and all, and cost nothing. The others are observed after each
-    epoch by one more pass over the training set in eval mode: a forward pass per row, about a third of an epoch's training (grand:
-    several times an epoch's). Both see the rows as the Trainer's data collator gives them: what a dataset augments at random stays
-    random; with `bf16` or `fp16` the model is observed in that precision.
+    (forgetting) come from the training forward passes, dropout and all, and cost nothing. The others are observed after each epoch by
+    one more pass over the whole training set in eval mode, in its order, whatever the training's batches are: a forward pass per row,
+    about a third of an epoch's training (grand: several times an epoch's). Both see the rows as the Trainer's data collator gives them:
+    what a dataset augments at random stays random; with `bf16` or `fp16` the model is observed in that precision.
 
     An epoch that `max_steps` cuts short counts as one. The ids are positions in `trainer.train_dataset`; rows with a negative label
-    (-100) are not scored. Gradient accumulation, label smoothing, evaluation during training and loader workers change nothing.
+    (-100) are not scored. Gradient accumulation, label smoothing, evaluation during training and loader workers change nothing; with
+    `dataloader_drop_last` every row must have been shown in some epoch.
     One process on one device, from the beginning: `resume_from_checkpoint`, an `IterableDataset` and several processes or GPUs are
     refused with a `RecipeError`, as is a model without logits [B, C] and labels [B].
     """
@@ -145,7 +148,6 @@ class _Record:
         self.p_label: list[torch.Tensor] = []
         self.observed: list[dict[str, NDArray[np.float32]]] = []
         self.predicted: list[NDArray[np.int32]] = []
-        self.loader: DataLoader | None = None
 
     def begin_epoch(self) -> None:
         """Epochs count from 1."""
@@ -179,15 +181,14 @@ class _Record:
         scores: dict[str, list[torch.Tensor]] = {name: [] for name in self.batch_scores}
         predicted: list[torch.Tensor] = []
         with untouched_generators(self.trainer.args.device), at_rest(model):
-            if self.loader is None:
-                with _numbered(self.trainer) as dataset:
-                    self.loader = self.trainer.get_test_dataloader(dataset)
             norms = norms_for(model, self.batch_scores, "loop", torch.nn.functional.cross_entropy)
-            for batch in self.loader:
-                known = {"example_id": batch.pop(ID), "seed": self.trainer.args.seed}
+            for batch in _in_order(self.trainer):
+                rows = batch.pop(ID)
+                known = {"example_id": rows, "seed": self.trainer.args.seed}
                 # A row without a label is observed like class 0, and left out of the table.
                 labels = _labels(self.trainer, batch).long().clamp(min=0)
                 seen, logits = scores_of_batch(model, norms, dict(batch), labels, self.batch_scores, known)
+                _check(rows, logits, labels)
                 for name, values in seen.items():
                     scores[name].append(values)
                 predicted.append(logits.argmax(1))
@@ -261,22 +262,41 @@ class _NumberedCollator:
         return batch
 
 
-@contextmanager
-def _numbered(trainer: Trainer) -> Iterator[_Numbered]:
-    """Inside the block the trainer makes loaders whose batches carry their rows' positions.
+def _in_order(trainer: Trainer) -> Iterator[Any]:
+    """Batches of the training set on the trainer's device, with their rows' positions.
 
-    `remove_unused_columns` would drop them before the collator sees them, unless the model's signature seems to have them.
+    The trainer's own loaders, those for evaluation too, group rows by length and drop the last batch when its arguments say so.
     """
-    dataset, collate = trainer.train_dataset, trainer.data_collator
+    args = trainer.args
+    loader = DataLoader(
+        _Numbered(trainer.train_dataset),
+        batch_size=args.eval_batch_size,
+        collate_fn=_NumberedCollator(trainer._get_collator_with_removed_columns(trainer.data_collator)),
+        num_workers=args.dataloader_num_workers,
+        multiprocessing_context=args.dataloader_multiprocessing_context,
+    )
+    return map(trainer._prepare_inputs, loader)
+
+
+@contextmanager
+def _numbered(trainer: Trainer) -> Iterator[None]:
+    """Inside the block the trainer makes training loaders whose batches carry their rows' positions.
+
+    `remove_unused_columns` would drop them before the collator sees them, unless the model's signature seems to have them. The
+    sampler is made from the dataset itself, which may have a column of lengths.
+    """
+    dataset, collate, sampler = trainer.train_dataset, trainer.data_collator, trainer._get_train_sampler
     trainer._set_signature_columns_if_needed()
     signature = trainer._signature_columns
-    numbered = _Numbered(dataset)
-    trainer.train_dataset, trainer.data_collator = numbered, _NumberedCollator(collate)
+    sampled = trainer._remove_unused_columns(dataset) if isinstance(dataset, datasets.Dataset) else dataset
+    trainer.train_dataset, trainer.data_collator = _Numbered(dataset), _NumberedCollator(collate)
+    trainer._get_train_sampler = lambda train_dataset=None: sampler(sampled)
     trainer._signature_columns = [*(signature or []), ID]
     try:
-        yield numbered
+        yield
     finally:
         trainer.train_dataset, trainer.data_collator, trainer._signature_columns = dataset, collate, signature
+        trainer._get_train_sampler = sampler
 
 
 def _labels(trainer: Trainer, inputs: Mapping[str, Any]) -> torch.Tensor:
