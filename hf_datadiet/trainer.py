@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_datadiet.averaging import score_table
@@ -22,17 +19,14 @@ from hf_datadiet.identity import digest_of, label_digest, some_ids
 from hf_datadiet.records import UNLABELLED, RunResult, ScoreTable, Source
 from hf_datadiet.scorers.base import State
 from hf_datadiet.training.environment import provenance
+from hf_datadiet.training.numbered import ID, in_order, numbered
 from hf_datadiet.training.observe import norms_for, scores_of_batch
 from hf_datadiet.training.randomness import untouched_generators
 from hf_datadiet.training.session import find_scores
 
-ID = "hf_datadiet_example_id"
-"""The key under which a row's position travels through the data collator."""
-
 
 class DynamicsRecorder(TrainerCallback):
-    """Records scores while a `Trainer` trains a classifier; the training itself stays the same, bit for bit (a dataset or collator that
-    draws at random does so from the global generators of torch, numpy or Python: one of its own goes on while rows are observed).
+    """Records scores while a `Trainer` trains a classifier; the training itself stays the same, bit for bit.
 
         recorder = DynamicsRecorder(scores=["forgetting", "el2n"])
         recorder.attach(trainer)
@@ -47,7 +41,8 @@ class DynamicsRecorder(TrainerCallback):
 
     An epoch that `max_steps` cuts short counts as one. The ids are positions in `trainer.train_dataset`; rows with a negative label
     (-100) are not scored. Gradient accumulation, label smoothing, evaluation during training and loader workers change nothing; with
-    `dataloader_drop_last` every row must have been shown in some epoch.
+    `dataloader_drop_last` every row must have been shown in some epoch. A dataset or collator may draw from the global generators of
+    torch, numpy and Python: observing gives them back as they were, but a generator that the dataset keeps for itself would move on.
     One process on one device, from the beginning: `resume_from_checkpoint`, an `IterableDataset` and several processes or GPUs are
     refused with a `RecipeError`, as is a model without logits [B, C] and labels [B].
     """
@@ -72,7 +67,7 @@ class DynamicsRecorder(TrainerCallback):
         compute_loss, get_train_dataloader = trainer.compute_loss, trainer.get_train_dataloader
 
         def numbered_loader() -> DataLoader:
-            with _numbered(trainer):
+            with numbered(trainer):
                 return get_train_dataloader()
 
         def recorded_loss(
@@ -182,7 +177,7 @@ class _Record:
         predicted: list[torch.Tensor] = []
         with untouched_generators(self.trainer.args.device), at_rest(model):
             norms = norms_for(model, self.batch_scores, "loop", torch.nn.functional.cross_entropy)
-            for batch in _in_order(self.trainer):
+            for batch in in_order(self.trainer):
                 rows = batch.pop(ID)
                 known = {"example_id": rows, "seed": self.trainer.args.seed}
                 # A row without a label is observed like class 0, and left out of the table.
@@ -226,77 +221,6 @@ class _Record:
             provenance=provenance(digest_of([json.dumps(trainer.args.to_dict())]), "DynamicsRecorder", trainer.args.device),
         )
         return np.arange(self.n_rows, dtype=np.int64), label, self.n_classes, result
-
-
-class _Numbered(Dataset):
-    """The rows of a dataset, each with its position under `ID`."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        return self.__getitems__([row])[0]
-
-    def __getitems__(self, rows: list[int]) -> list[dict[str, Any]]:
-        """The way a DataLoader asks for a whole batch."""
-        whole = getattr(self.dataset, "__getitems__", None)
-        found = whole(rows) if whole is not None else [self.dataset[row] for row in rows]
-        if not all(isinstance(values, Mapping) for values in found):
-            raise RecipeError("rows of trainer.train_dataset are not mappings of names to values; give it such a dataset")
-        return [{**values, ID: row} for row, values in zip(rows, found, strict=True)]
-
-
-@dataclass(frozen=True)
-class _NumberedCollator:
-    """A data collator that lets the positions pass beside what it makes of the rows."""
-
-    collate: Callable[[list[dict[str, Any]]], Any]
-
-    def __call__(self, rows: list[dict[str, Any]]) -> Any:
-        numbers = torch.tensor([row[ID] for row in rows])
-        batch = self.collate([{name: value for name, value in row.items() if name != ID} for row in rows])
-        batch[ID] = numbers
-        return batch
-
-
-def _in_order(trainer: Trainer) -> Iterator[Any]:
-    """Batches of the training set on the trainer's device, with their rows' positions.
-
-    The trainer's own loaders, those for evaluation too, group rows by length and drop the last batch when its arguments say so.
-    """
-    args = trainer.args
-    loader = DataLoader(
-        _Numbered(trainer.train_dataset),
-        batch_size=args.eval_batch_size,
-        collate_fn=_NumberedCollator(trainer._get_collator_with_removed_columns(trainer.data_collator)),
-        num_workers=args.dataloader_num_workers,
-        multiprocessing_context=args.dataloader_multiprocessing_context,
-    )
-    return map(trainer._prepare_inputs, loader)
-
-
-@contextmanager
-def _numbered(trainer: Trainer) -> Iterator[None]:
-    """Inside the block the trainer makes training loaders whose batches carry their rows' positions.
-
-    `remove_unused_columns` would drop them before the collator sees them, unless the model's signature seems to have them. The
-    sampler is made from the dataset itself, which may have a column of lengths.
-    """
-    dataset, collate, sampler = trainer.train_dataset, trainer.data_collator, trainer._get_train_sampler
-    trainer._set_signature_columns_if_needed()
-    signature = trainer._signature_columns
-    sampled = trainer._remove_unused_columns(dataset) if isinstance(dataset, datasets.Dataset) else dataset
-    trainer.train_dataset, trainer.data_collator = _Numbered(dataset), _NumberedCollator(collate)
-    trainer._get_train_sampler = lambda train_dataset=None: sampler(sampled)
-    trainer._signature_columns = [*(signature or []), ID]
-    try:
-        yield
-    finally:
-        trainer.train_dataset, trainer.data_collator, trainer._signature_columns = dataset, collate, signature
-        trainer._get_train_sampler = sampler
 
 
 def _labels(trainer: Trainer, inputs: Mapping[str, Any]) -> torch.Tensor:
