@@ -80,7 +80,7 @@ def numbered(trainer: Trainer) -> Iterator[None]:
     signature = trainer._signature_columns
     sampled = trainer._remove_unused_columns(dataset) if isinstance(dataset, datasets.Dataset) else dataset
     trainer.train_dataset, trainer.data_collator = _Numbered(dataset), _NumberedCollator(collate)
-    trainer._get_train_sampler = lambda train_dataset=None: sampler(sampled)
+    trainer._get_train_sampler = lambda train_dataset=None: sampler(sampled)  # pyright: ignore[reportArgumentType]
     trainer._signature_columns = [*(signature or []), ID]
     try:
         yield
