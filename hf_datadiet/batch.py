@@ -88,10 +88,17 @@ def _numbered(names: Sequence[str]) -> bool:
     return all(name in (str(number), f"label_{number}") for number, name in enumerate(names))
 
 
-def label_of(value: Any, row: int, column: str) -> int:
-    """The class of a row, or `UNLABELLED`."""
+def label_of(value: Any, row: int, column: str, classes: Sequence[str] = ()) -> int:
+    """The class of a row, or `UNLABELLED`; a name is looked up among the `classes` of the model."""
     if value is None:
         return UNLABELLED
+    if isinstance(value, str) and classes:
+        if value not in classes:
+            some = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
+            raise SourceError(
+                f"row {row} of a batch has class {value!r} in label column {column!r}, and the model knows: {some}; map the names"
+            )
+        return classes.index(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < UNLABELLED:
         raise SourceError(f"row {row} of a batch has {value!r} in label column {column!r}; use 0..C-1, and null or -1 for no label")
     return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +26,9 @@ from hf_datadiet.training.environment import provenance
 from hf_datadiet.training.session import find_scores
 
 CPU = torch.device("cpu")
+
+DIGEST = 16
+"""Bytes of the digest of one row."""
 
 TOLD = {"logits", "labels", "example_id", "seed"}
 """What a score may need here."""
@@ -194,14 +198,14 @@ class _SeedOfLogits:
 
     def run(self, digest: Any) -> RunResult:
         """Go through all blocks once; `digest` is told what was read."""
-        seen: int | None = None
-        for block in self._checked():
-            if block.epoch != seen:
-                digest(f"{self.seed}/{block.epoch}".encode())
-                seen = block.epoch
-            digest(block.rows.tobytes())
-            digest(block.logits.tobytes())
-            self._take(block)
+        for epoch, blocks in groupby(self._checked(), key=lambda block: block.epoch):
+            # The rows of an epoch come in any order and in blocks of any size; the digest goes by their ids.
+            read = np.empty((len(self.label), DIGEST), np.uint8)
+            for block in blocks:
+                read[self.place[block.rows]] = _row_digests(block.logits)
+                self._take(block)
+            digest(f"{self.seed}/{epoch}".encode())
+            digest(read)
         accumulated: dict[str, torch.Tensor] = {}
         for name, scorer in self.accumulators.items():
             accumulated |= scorer.finish(self.states[name])
@@ -221,26 +225,28 @@ class _SeedOfLogits:
         )
 
     def _checked(self) -> Iterator[Block]:
-        """The labelled rows of each block; `SourceError` names those that are not finite, or says that these are no logits."""
-        for number, block in enumerate(self.logits.blocks()):
+        """The labelled rows of each block that has any; `SourceError` names those that are not finite, or says that these are no logits."""
+        first = True
+        for block in self.logits.blocks():
             chosen = self.labelled[block.rows]
             rows, logits = block.rows[chosen], block.logits[chosen]
+            if not rows.size:
+                continue
             broken = ~np.isfinite(logits).all(axis=1)
             if broken.any():
                 raise SourceError(
                     f"{self.logits.name}: epoch {block.epoch} has logits that are not finite for example ids {some_ids(rows[broken])}; "
                     "leave that epoch out, or give these rows the label -1"
                 )
-            if number == 0 and _are_probabilities(logits):
+            if first and _are_probabilities(logits):
                 raise SourceError(
                     f"{self.logits.name} holds probabilities: every row lies in [0, 1] and sums to 1; give logits, the outputs before "
                     "softmax (or numpy.log of the probabilities)"
                 )
+            first = False
             yield Block(block.epoch, rows, logits)
 
     def _take(self, block: Block) -> None:
-        if not block.rows.size:
-            return
         at, moment = self.place[block.rows], self.logits.epochs.index(block.epoch)
         rows, logits = torch.from_numpy(at), torch.from_numpy(block.logits)
         labels = self.label[rows]
@@ -254,7 +260,13 @@ class _SeedOfLogits:
                 scorer.update(self.states[name], rows, logits, labels, block.epoch)
 
 
+def _row_digests(logits: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """[B, DIGEST]: a digest of each row of [B, C]."""
+    each = b"".join(hashlib.blake2b(row, digest_size=DIGEST).digest() for row in logits)
+    return np.frombuffer(each, np.uint8).reshape(-1, DIGEST)
+
+
 def _are_probabilities(logits: NDArray[np.float32]) -> bool:
     """Whether every row [B, C] lies in [0, 1] and sums to 1, to the precision of float16."""
     sums = logits.sum(axis=1, dtype=np.float64)
-    return bool(logits.size and logits.min() >= 0 and logits.max() <= 1 and np.allclose(sums, 1, atol=2e-3))
+    return bool(logits.min() >= 0 and logits.max() <= 1 and np.allclose(sums, 1, atol=2e-3))

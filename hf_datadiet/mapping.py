@@ -239,7 +239,7 @@ class ExampleScorer:
         batch = copy.copy(batch)
         columns = self._columns_of(batch)
         values = {role: column_of(batch, name) for role, name in columns.items()}
-        labels = [label_of(label, row, columns["label"]) for row, label in enumerate(values["label"])]
+        labels = [label_of(label, row, columns["label"], self._classes) for row, label in enumerate(values["label"])]
         rows = [row for row, label in enumerate(labels) if label != UNLABELLED]
         result: dict[str, list[Any]] = {name: Float32([None] * len(labels)) for name in self._scorers}
         if rows:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_datadiet.averaging import score_table
@@ -21,12 +19,10 @@ from hf_datadiet.identity import digest_of, label_digest, some_ids
 from hf_datadiet.records import UNLABELLED, RunResult, ScoreTable, Source
 from hf_datadiet.scorers.base import State
 from hf_datadiet.training.environment import provenance
+from hf_datadiet.training.numbered import ID, in_order, numbered
 from hf_datadiet.training.observe import norms_for, scores_of_batch
 from hf_datadiet.training.randomness import untouched_generators
 from hf_datadiet.training.session import find_scores
-
-ID = "hf_datadiet_example_id"
-"""The key under which a row's position travels through the data collator."""
 
 
 class DynamicsRecorder(TrainerCallback):
@@ -38,13 +34,15 @@ class DynamicsRecorder(TrainerCallback):
         table = recorder.table()
 
     `scores`: names from `hf_datadiet/scorers`, or with `allow_plugins` "package.module:NAME". Scores that follow a training
-    (forgetting) come from the training forward passes, dropout and all, and cost nothing. The others are observed after each
-    epoch by one more pass over the training set in eval mode: a forward pass per row, about a third of an epoch's training (grand:
-    several times an epoch's). Both see the rows as the Trainer's data collator gives them: what a dataset augments at random stays
-    random; with `bf16` or `fp16` the model is observed in that precision.
+    (forgetting) come from the training forward passes, dropout and all, and cost nothing. The others are observed after each epoch by
+    one more pass over the whole training set in eval mode, in its order, whatever the training's batches are: a forward pass per row,
+    about a third of an epoch's training (grand: several times an epoch's). Both see the rows as the Trainer's data collator gives them:
+    what a dataset augments at random stays random; with `bf16` or `fp16` the model is observed in that precision.
 
     An epoch that `max_steps` cuts short counts as one. The ids are positions in `trainer.train_dataset`; rows with a negative label
-    (-100) are not scored. Gradient accumulation, label smoothing, evaluation during training and loader workers change nothing.
+    (-100) are not scored. Gradient accumulation, label smoothing, evaluation during training and loader workers change nothing; with
+    `dataloader_drop_last` every row must have been shown in some epoch. A dataset or collator may draw from the global generators of
+    torch, numpy and Python: observing gives them back as they were, but a generator that the dataset keeps for itself would move on.
     One process on one device, from the beginning: `resume_from_checkpoint`, an `IterableDataset` and several processes or GPUs are
     refused with a `RecipeError`, as is a model without logits [B, C] and labels [B].
     """
@@ -69,7 +67,7 @@ class DynamicsRecorder(TrainerCallback):
         compute_loss, get_train_dataloader = trainer.compute_loss, trainer.get_train_dataloader
 
         def numbered_loader() -> DataLoader:
-            with _numbered(trainer):
+            with numbered(trainer):
                 return get_train_dataloader()
 
         def recorded_loss(
@@ -145,7 +143,6 @@ class _Record:
         self.p_label: list[torch.Tensor] = []
         self.observed: list[dict[str, NDArray[np.float32]]] = []
         self.predicted: list[NDArray[np.int32]] = []
-        self.loader: DataLoader | None = None
 
     def begin_epoch(self) -> None:
         """Epochs count from 1."""
@@ -179,15 +176,14 @@ class _Record:
         scores: dict[str, list[torch.Tensor]] = {name: [] for name in self.batch_scores}
         predicted: list[torch.Tensor] = []
         with untouched_generators(self.trainer.args.device), at_rest(model):
-            if self.loader is None:
-                with _numbered(self.trainer) as dataset:
-                    self.loader = self.trainer.get_test_dataloader(dataset)
             norms = norms_for(model, self.batch_scores, "loop", torch.nn.functional.cross_entropy)
-            for batch in self.loader:
-                known = {"example_id": batch.pop(ID), "seed": self.trainer.args.seed}
+            for batch in in_order(self.trainer):
+                rows = batch.pop(ID)
+                known = {"example_id": rows, "seed": self.trainer.args.seed}
                 # A row without a label is observed like class 0, and left out of the table.
                 labels = _labels(self.trainer, batch).long().clamp(min=0)
                 seen, logits = scores_of_batch(model, norms, dict(batch), labels, self.batch_scores, known)
+                _check(rows, logits, labels)
                 for name, values in seen.items():
                     scores[name].append(values)
                 predicted.append(logits.argmax(1))
@@ -225,58 +221,6 @@ class _Record:
             provenance=provenance(digest_of([json.dumps(trainer.args.to_dict())]), "DynamicsRecorder", trainer.args.device),
         )
         return np.arange(self.n_rows, dtype=np.int64), label, self.n_classes, result
-
-
-class _Numbered(Dataset):
-    """The rows of a dataset, each with its position under `ID`."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        return self.__getitems__([row])[0]
-
-    def __getitems__(self, rows: list[int]) -> list[dict[str, Any]]:
-        """The way a DataLoader asks for a whole batch."""
-        whole = getattr(self.dataset, "__getitems__", None)
-        found = whole(rows) if whole is not None else [self.dataset[row] for row in rows]
-        if not all(isinstance(values, Mapping) for values in found):
-            raise RecipeError("rows of trainer.train_dataset are not mappings of names to values; give it such a dataset")
-        return [{**values, ID: row} for row, values in zip(rows, found, strict=True)]
-
-
-@dataclass(frozen=True)
-class _NumberedCollator:
-    """A data collator that lets the positions pass beside what it makes of the rows."""
-
-    collate: Callable[[list[dict[str, Any]]], Any]
-
-    def __call__(self, rows: list[dict[str, Any]]) -> Any:
-        numbers = torch.tensor([row[ID] for row in rows])
-        batch = self.collate([{name: value for name, value in row.items() if name != ID} for row in rows])
-        batch[ID] = numbers
-        return batch
-
-
-@contextmanager
-def _numbered(trainer: Trainer) -> Iterator[_Numbered]:
-    """Inside the block the trainer makes loaders whose batches carry their rows' positions.
-
-    `remove_unused_columns` would drop them before the collator sees them, unless the model's signature seems to have them.
-    """
-    dataset, collate = trainer.train_dataset, trainer.data_collator
-    trainer._set_signature_columns_if_needed()
-    signature = trainer._signature_columns
-    numbered = _Numbered(dataset)
-    trainer.train_dataset, trainer.data_collator = numbered, _NumberedCollator(collate)
-    trainer._signature_columns = [*(signature or []), ID]
-    try:
-        yield numbered
-    finally:
-        trainer.train_dataset, trainer.data_collator, trainer._signature_columns = dataset, collate, signature
 
 
 def _labels(trainer: Trainer, inputs: Mapping[str, Any]) -> torch.Tensor:

@@ -221,9 +221,22 @@ def test_the_run_folder_is_one_like_any_other(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.predicted, given(1).argmax(-1))
     np.testing.assert_allclose(again.p_label, probabilities(given(1))[:, np.arange(N), LABEL], atol=1e-3)
     scores_from_logits([given(0), given(1)], LABEL, out=tmp_path / "run")
-    for other in ([given(0), given(2)], [given(0)]):
+    swapped = given(1)
+    swapped[:, [3, 4]] = swapped[:, [4, 3]]
+    for other in ([given(0), given(2)], [given(0)], [given(1), given(0)], [given(0), given(1)[::-1]], [given(0), swapped]):
         with pytest.raises(StaleRecordError, match="holds another run"):
             scores_from_logits(other, LABEL, out=tmp_path / "run")
+
+
+def test_the_same_logits_in_another_order_are_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, label = tmp_path / "a.parquet", np.where(np.arange(N) == 6, UNLABELLED, LABEL)
+    table = scores_from_logits(as_parquet(path, given(), label), out=tmp_path / "run")
+    as_parquet(path, given(), label, seed=1)
+    same(scores_from_logits(path, out=tmp_path / "run"), table)
+    monkeypatch.setattr("hf_datadiet.logits.BLOCK", 5 * C)
+    same(scores_from_logits(path, out=tmp_path / "run"), table)
+    with pytest.raises(StaleRecordError, match="holds another run"):
+        scores_from_logits(as_parquet(path, given(1), label), out=tmp_path / "run")
 
 
 def test_the_dataset_is_pruned_and_gets_its_columns() -> None:
@@ -287,6 +300,12 @@ def test_wrong_input_is_one_line(logits: Any, label: Any, message: str, tmp_path
     with pytest.raises(DataDietError, match=message) as fault:
         scores_from_logits(logits, label, out=tmp_path / "run")
     assert "\n" not in str(fault.value) and not (tmp_path / "run").exists()
+
+
+def test_probabilities_are_found_behind_rows_without_a_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hf_datadiet.logits.BLOCK", 5 * C)
+    with pytest.raises(SourceError, match="holds probabilities"):
+        scores_from_logits(probabilities(given()), np.where(np.arange(N) < 12, UNLABELLED, LABEL))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])

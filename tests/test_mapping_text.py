@@ -253,3 +253,15 @@ def test_a_tokenizer_that_is_another_one_now(tokenizer: Any, tmp_path: Path) -> 
     kept_tokenizer.cache_clear()
     with pytest.raises(RecipeError, match="is not the one that the run used; give that one back its place"):
         scored(texts(9), ExampleScorer.from_run(tmp_path / "run"), load_from_cache_file=False)
+
+
+def test_class_names_as_labels(run: Path, observed: RunResult) -> None:
+    plain = texts()
+    named = Dataset.from_dict({"text": plain["text"][:], "label": ["abc"[label] for label in plain["label"]]})
+    scorer = ExampleScorer.from_run(run, seed=1, scores=["el2n"])
+    found = named.map(scorer, batched=True, batch_size=7)
+    close(found["el2n"][:], observed.observed["el2n"][0])
+    streamed = list(named.to_iterable_dataset().map(scorer, batched=True, batch_size=7))
+    close([row["el2n"] for row in streamed], observed.observed["el2n"][0])
+    with pytest.raises(SourceError, match="row 0 of a batch has class 'd' in label column 'label', and the model knows: a, b, c; map the"):
+        scorer({"text": ["the cat"], "label": ["d"]})

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +141,7 @@ def forgetting_of(seen: Seen, label: np.ndarray, per_epoch: int) -> np.ndarray:
         {"eval_strategy": "epoch", "label_smoothing_factor": 0.2},
         {"bf16": True, "remove_unused_columns": True},
         {"train_sampling_strategy": "group_by_length", "activation_checkpointing": True},
-        {"dataloader_num_workers": 1},
+        {"dataloader_num_workers": 1, "dataloader_persistent_workers": True},
     ],
     ids=["plain", "accumulation", "evaluation and smoothing", "bf16", "grouped by length", "a worker"],
 )
@@ -154,6 +156,55 @@ def test_the_training_is_followed_whatever_its_arguments(arguments: dict[str, An
     assert len(seen.batches) == 3 * per_epoch
     np.testing.assert_array_equal(table.columns["forgetting"].mean, forgetting_of(seen, table.label, per_epoch))
     assert list(table.columns)[:3] == ["el2n_e1", "el2n_e2", "el2n"]
+    exact = {"rtol": 0, "atol": 0.05} if "bf16" in arguments else {"rtol": 1e-5, "atol": 1e-6}
+    np.testing.assert_allclose(table.columns["el2n"].mean, el2n_of(model, rows()), **exact)
+
+
+def el2n_of(model: nn.Module, dataset: Dataset) -> np.ndarray:
+    """Row by row, in the order of the dataset."""
+    model.eval()
+    with torch.no_grad():
+        logits = torch.cat([model(torch.tensor([tokens])).logits for tokens in dataset["input_ids"]])
+    return el2n(logits, torch.tensor(dataset["label"][:])).numpy()
+
+
+def test_rows_of_many_lengths_keep_their_scores_when_batches_go_by_length(tmp_path: Path) -> None:
+    lengths = np.random.default_rng(1).integers(2, LENGTH + 1, N)
+    tokens = [row[:length] for row, length in zip(rows()["input_ids"], lengths, strict=True)]
+    dataset = Dataset.from_dict({"input_ids": tokens, "label": rows()["label"][:]})
+
+    def collate(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        tokens = [torch.tensor(row["input_ids"]) for row in batch]
+        pad = nn.utils.rnn.pad_sequence
+        labels = torch.tensor([row["label"] for row in batch])
+        return {
+            "input_ids": pad(tokens, batch_first=True),
+            "attention_mask": pad([torch.ones_like(row) for row in tokens], batch_first=True),
+            "labels": labels,
+        }
+
+    model = bert()
+    trainer = trainer_of(model, tmp_path, dataset, num_train_epochs=2, learning_rate=0.5, train_sampling_strategy="group_by_length")
+    trainer.data_collator = collate
+    recorder = DynamicsRecorder(scores=["el2n"])
+    recorder.attach(trainer)
+    trainer.train()
+    np.testing.assert_allclose(recorder.table().columns["el2n"].mean, el2n_of(model, dataset), rtol=1e-5, atol=1e-6)
+
+
+def test_rows_that_a_training_drops_are_observed_all_the_same(tmp_path: Path) -> None:
+    model = bert()
+    trainer = trainer_of(model, tmp_path, dataloader_drop_last=True)
+    recorder = DynamicsRecorder(scores=["forgetting", "el2n"])
+    recorder.attach(trainer)
+    trainer.train()
+    table = recorder.table()
+    np.testing.assert_allclose(table.columns["el2n"].mean, el2n_of(model, rows()), rtol=1e-5, atol=1e-6)
+    assert not np.isnan(table.columns["forgetting"].mean).any()
+    trainer.args.num_train_epochs = 1
+    trainer.train()
+    with pytest.raises(CoverageError, match=r"never showed rows .* \(6 in all\); .* with dataloader_drop_last=False"):
+        recorder.table()
 
 
 def test_el2n_is_observed_in_eval_mode_after_each_epoch(tmp_path: Path) -> None:
@@ -191,6 +242,44 @@ def weights_after(folder: Path, scores: list[str] | None) -> dict[str, torch.Ten
 def test_recording_changes_nothing_about_the_training(tmp_path: Path) -> None:
     plain, recorded = weights_after(tmp_path, None), weights_after(tmp_path, ["forgetting", "el2n"])
     assert all(torch.equal(plain[name], recorded[name]) for name in plain)
+
+
+@pytest.mark.parametrize("draw", [np.random.random, random.random, lambda: torch.rand(()).item()], ids=["numpy", "python", "torch"])
+def test_nor_does_a_training_whose_collator_draws_at_random(draw: Callable[[], float], tmp_path: Path) -> None:
+    def weights(record: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = Plain()
+        data = [{"x": torch.randn(4), "labels": row % C} for row in range(20)]
+        trainer = trainer_of(model, tmp_path, data, num_train_epochs=3, learning_rate=0.1)
+        collate = trainer.data_collator
+
+        def noisy(batch: list[dict[str, Any]]) -> dict[str, Any]:
+            return collate([{**row, "x": row["x"] + draw()} for row in batch])
+
+        trainer.data_collator = noisy
+        if record:
+            DynamicsRecorder(scores=["el2n"]).attach(trainer)
+        trainer.train()
+        return model.layer.weight.detach()
+
+    assert torch.equal(weights(True), weights(False))
+
+
+def test_nor_does_the_order_that_a_column_of_lengths_gives(tmp_path: Path) -> None:
+    lengths = np.random.default_rng(2).permutation(N)
+    dataset = rows().remove_columns("text").add_column("length", lengths.tolist())  # pyright: ignore[reportCallIssue]
+
+    def batches(record: bool) -> list[list[int]]:
+        how = {"train_sampling_strategy": "group_by_length", "remove_unused_columns": False}
+        trainer = trainer_of(bert(), tmp_path, dataset, num_train_epochs=1, **how)
+        collate, seen = trainer.data_collator, Seen(trainer.model)
+        trainer.data_collator = lambda batch: collate([{"input_ids": row["input_ids"], "label": row["label"]} for row in batch])
+        if record:
+            DynamicsRecorder(scores=["forgetting"]).attach(trainer)
+        trainer.train()
+        return [batch.tolist() for batch in seen.batches]
+
+    assert batches(True) == batches(False)
 
 
 def test_the_table_goes_on_to_the_dataset(tmp_path: Path) -> None:

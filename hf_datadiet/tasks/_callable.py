@@ -27,7 +27,7 @@ class CallableTask:
     """A task from functions; `hf_datadiet/tasks/base.py` has an example and says what the scores mean.
 
     `model_init(n_classes)`: a fresh torch.nn.Module whose output is logits [B, C], or has them as `logits`; random weights come
-    from torch's global generator, which is seeded before each call. `collate_fn(rows)`: the model's input for a list of B rows,
+    from the global generators, which are seeded before each call. `collate_fn(rows)`: the model's input for a list of B rows,
     a tensor [B, ...] or a dict of keyword tensors; a row's input should not depend on the other rows beyond padding that the model
     ignores. It is called for every batch of every epoch, so costly decoding is better done before, by Dataset.map.
     `loss_fn(logits [B, C], labels int64 [B]) -> [B]`: the loss of each example; None is the cross-entropy.

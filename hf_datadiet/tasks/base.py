@@ -77,7 +77,7 @@ class Task(Protocol):
     def build_model(self, model: str | nn.Module, model_args: Mapping[str, Any], n_classes: int, prepared: Any) -> nn.Module:
         """A model in train mode that takes these rows: built anew by its name, or a module from Python as it is.
 
-        Random weights come from torch's global generator, which the caller has seeded; `model_args["pretrained"]` False
+        Random weights come from the global generators, which the caller has seeded; `model_args["pretrained"]` False
         asks for them. `RecipeError` for a model that cannot take the rows or does not give `n_classes` logits.
         """
         ...

@@ -13,7 +13,7 @@ from torch import nn
 
 from hf_datadiet.errors import RecipeError
 from hf_datadiet.identity import digest_of
-from hf_datadiet.training.randomness import untouched_generators
+from hf_datadiet.training.randomness import seed_generators, untouched_generators
 
 Given: TypeAlias = nn.Module | Callable[[], nn.Module]
 """A module, or a function without arguments that returns a new one."""
@@ -27,7 +27,8 @@ class GivenModel:
     """`name` stands in the recipe as `task.model`: "object:Net@5e1f..." or "function:make_net@5e1f...".
 
     Its digest is that of the module: class, structure as it is printed, weights, and which of them are trained; for a function
-    that of what it makes after torch.manual_seed(0). What is not printed (the code of its forward) shows in its outputs: `start.py`.
+    that of what it makes after seeding torch, numpy and Python with 0. What is not printed (the code of its forward) shows in its
+    outputs: `start.py`.
     """
 
     name: str
@@ -45,7 +46,7 @@ def given_model(model: Given) -> GivenModel:
     if not callable(model):
         raise RecipeError(f"model is {type(model).__name__}; give a name (timm:resnet18), a torch.nn.Module, or a function that makes one")
     with untouched_generators(torch.device("cpu")):
-        torch.manual_seed(0)
+        seed_generators(0)
         name = getattr(model, "__name__", type(model).__name__)
         return GivenModel(f"{FUNCTION}:{name}@{_digest(_made(model))}", model)
 

@@ -16,7 +16,7 @@ from hf_datadiet.gradients.forward import Inputs, logits_of
 from hf_datadiet.recipe import Optimizer, Schedule, Training
 from hf_datadiet.tasks.base import mean_loss
 from hf_datadiet.training.feed import Feed, shuffled_batches, steps_per_epoch
-from hf_datadiet.training.randomness import Streams
+from hf_datadiet.training.randomness import Streams, seed_generators
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def train(
     optimizer = optimizer_for(model, training.optimizer)
     scheduler = _scheduler(optimizer, training, schedule_steps)
     criterion = mean_loss(feed.task, training.label_smoothing)
-    torch.manual_seed(streams.noise)
+    seed_generators(streams.noise)
     model.train()
     curve: list[dict[str, float]] = []
     done, epoch = 0, 0

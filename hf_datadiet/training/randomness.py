@@ -7,6 +7,7 @@ the same seed: two arms of an evaluation are independent samples, as their inter
 
 from __future__ import annotations
 
+import random
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ import torch
 
 @dataclass(frozen=True)
 class Streams:
-    """Seeds for torch's global generator (`init`, `noise`: dropout and the like) and generators of our own."""
+    """Seeds for the global generators (`init`, `noise`: dropout and the like) and generators of our own."""
 
     init: int
     noise: int
@@ -37,12 +38,27 @@ def streams_for(purpose: str, seed: int) -> Streams:
     return Streams(_number(init), _number(noise), np.random.default_rng(order), torch.Generator().manual_seed(_number(augment)))
 
 
+def seed_generators(seed: int) -> None:
+    """Seed the global generators of torch, numpy and Python: a model or a task from outside may draw from any of them.
+
+    `seed` is below 2^63, as `Streams` has them; numpy's generator takes 32 bits at a time.
+    """
+    torch.manual_seed(seed)
+    np.random.seed([seed >> 32, seed & 0xFFFFFFFF])  # noqa: NPY002, the global one is meant
+    random.seed(seed)
+
+
 @contextmanager
 def untouched_generators(device: torch.device) -> Iterator[None]:
-    """Give torch's global generators back as they were: a library must not reseed its user's program."""
+    """Give the global generators of torch, numpy and Python back as they were: a library must not reseed its user's program."""
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        yield
+    of_numpy, of_python = np.random.get_state(), random.getstate()  # noqa: NPY002, the global one is meant
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        np.random.set_state(of_numpy)  # noqa: NPY002
+        random.setstate(of_python)
 
 
 def _root(purpose: str, seed: int) -> np.random.SeedSequence:

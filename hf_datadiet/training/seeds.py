@@ -26,7 +26,7 @@ def score_seed(
 ) -> RunResult:
     """Train one model from scratch for the recipe's scoring epochs and observe it at the recipe's moments.
 
-    Bit-identical for an equal plan; torch's global generators are left as they were found.
+    Bit-identical for an equal plan; the global generators of torch, numpy and Python are left as they were found.
     """
     with untouched_generators(session.device):
         return _SeedRun(session, feed, plan, seed).run(on_epoch)

@@ -30,7 +30,7 @@ from hf_datadiet.training.environment import accelerator, provenance
 from hf_datadiet.training.feed import Feed, on_device
 from hf_datadiet.training.given import GivenModel, is_given
 from hf_datadiet.training.loop import train
-from hf_datadiet.training.randomness import streams_for, untouched_generators
+from hf_datadiet.training.randomness import seed_generators, streams_for, untouched_generators
 from hf_datadiet.training.rows import Rows, readable, record, unreadable
 from hf_datadiet.training.start import check_start, start_of
 from hf_datadiet.training.task import find_task
@@ -112,7 +112,7 @@ class Session:
 
     def new_model(self, feed: Feed, init_seed: int) -> torch.nn.Module:
         """A fresh model on the device, its random weights drawn on the CPU so that every device starts alike."""
-        torch.manual_seed(init_seed)
+        seed_generators(init_seed)
         return self.task.build_model(self._model(), self.recipe.task.model_args, self.n_classes, feed.prepared).to(self.device)
 
     def _model(self) -> str | torch.nn.Module:

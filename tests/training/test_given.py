@@ -46,13 +46,23 @@ def test_every_seed_starts_from_an_objects_weights(tmp_path: Path) -> None:
         assert load_recipe(out / "recipe.yaml").task.model == given_model(model).name
 
 
-def test_a_function_draws_new_weights_for_each_seed(tmp_path: Path) -> None:
+def drawn_by_numpy() -> nn.Module:
+    """Nothing is left of what torch drew."""
+    model = plain()
+    with torch.no_grad():
+        for values in model.parameters():
+            values.copy_(torch.from_numpy(np.random.normal(0, 0.5, values.shape)))  # noqa: NPY002, the global one is meant
+    return model
+
+
+@pytest.mark.parametrize("make", [vit, drawn_by_numpy])
+def test_a_function_draws_new_weights_for_each_seed(make: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    table = score_dataset(pictures(9), model=vit, out=out, options=START, **HOW)
+    table = score_dataset(pictures(9), model=make, out=out, options=START, **HOW)
     assert not np.allclose(*table.columns["el2n_e0"].per_seed, rtol=1e-2)
-    again = score_dataset(pictures(9), model=vit, options=START, **HOW)
+    again = score_dataset(pictures(9), model=make, options=START, **HOW)
     assert np.array_equal(table.columns["el2n"].mean, again.columns["el2n"].mean), "from the seed alone"
-    assert load_recipe(out / "recipe.yaml").task.model.startswith("function:vit@")
+    assert load_recipe(out / "recipe.yaml").task.model.startswith(f"function:{make.__name__}@")
 
 
 def test_a_function_that_returns_one_object_does_not_train_it_on() -> None:

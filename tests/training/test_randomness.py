@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_datadiet.training.randomness import generator_for, streams_for, untouched_generators
+from hf_datadiet.training.randomness import generator_for, seed_generators, streams_for, untouched_generators
 from hf_datadiet.training.retrain import retrain
 from hf_datadiet.training.seeds import score_seed
 from tests.training.toy import CPU, PLAN, small_session
@@ -48,13 +49,28 @@ def test_drawing_from_one_stream_leaves_the_others() -> None:
 
 
 def test_untouched_generators_gives_the_global_state_back() -> None:
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
+    seed_generators(5)
+    expected = global_draws()
+    seed_generators(5)
     with untouched_generators(CPU):
-        torch.manual_seed(99)
-        torch.rand(7)
-    assert torch.equal(torch.rand(3), expected)
+        seed_generators(99)
+        global_draws()
+    assert global_draws() == expected
+
+
+def test_seeded_generators_follow_the_seed_and_nothing_else() -> None:
+    with untouched_generators(CPU):
+        draws = []
+        for seed in (3, 3, 2**62, 2**62 + 1):
+            seed_generators(seed)
+            draws.append(global_draws())
+    assert draws[0] == draws[1]
+    assert all(len({draw[library] for draw in draws}) == 3 for library in range(3))
+
+
+def global_draws() -> tuple[float, float, float]:
+    """One number from each library."""
+    return torch.rand(()).item(), np.random.random(), random.random()  # noqa: NPY002, the global one is meant
 
 
 def test_scoring_and_retraining_leave_the_global_generator(tmp_path: Path) -> None:
