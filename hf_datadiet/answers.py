@@ -78,7 +78,7 @@ def of_forecast(found: Forecast, *, source: str, n_source_rows: int, seeds_done:
     lines += [
         f"memory    about {found.memory_bytes / 2**30:.1f} GiB of this process, decoded rows not counted (they are mapped from disk)",
         f"disk      about {found.disk_bytes / 2**20:.0f} MiB in {folder}",
-        "nothing was written; times are from a few measured steps on this machine as busy as it is now",
+        "nothing was written; unreadable rows were not looked for; times are from a few steps on this machine as busy as it is",
     ]
     about = {"run": str(folder), "source": source, "n_source_rows": n_source_rows, "seeds_done": seeds_done}
     return Answer("\n".join(lines), about | dataclasses.asdict(found))

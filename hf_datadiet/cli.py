@@ -162,6 +162,7 @@ def score(
 
 @commands.command()
 @RUN
+@OVERRIDES
 @click.option("--name", required=True, help="Name of the selection, for example keep-70.")
 @click.option("--keep", required=True, help="Fraction (0.7), count (35000), or threshold ({score: el2n, below: 0.3}).")
 @click.option("--score", "score_column", help="Column of scores.parquet to go by.", shell_complete=completion.columns)
@@ -175,6 +176,7 @@ def score(
 @FORM
 def prune(
     folder: Path,
+    overrides: tuple[str, ...],
     name: str,
     keep: str,
     score_column: str | None,
@@ -187,7 +189,7 @@ def prune(
     allow_plugins: bool,
     form: answers.Form,
 ) -> None:
-    """Choose the rows of RUN that stay."""
+    """Choose the rows of RUN that stay. Overrides say where the source lies now, for --write: source.path=FOLDER."""
     from hf_datadiet.prune import choose, write_pruned
     from hf_datadiet.recipe_yaml import parse_overrides
 
@@ -204,7 +206,11 @@ def prune(
     kept.require()
     selection = choose(kept, spec, command=_command(), allow_plugins=allow_plugins)
     # Before the selection, so that a dataset that cannot be written leaves nothing behind.
-    written = write_pruned(kept, _recipe_of(kept), selection, form=write, prefix=prefix, allow_plugins=allow_plugins) if write else None
+    written = (
+        write_pruned(kept, _recipe_of(kept, overrides), selection, form=write, prefix=prefix, allow_plugins=allow_plugins)
+        if write
+        else None
+    )
     kept.save_selection(selection)
     _say(answers.of_selection(kept, selection, written), form)
 
@@ -221,6 +227,9 @@ def evaluate(folder: Path, overrides: tuple[str, ...], allow_plugins: bool, form
 
     kept = RunFolder(folder)
     kept.require()
+    other = [word for word in overrides if not word.startswith(("evaluate", "source."))]
+    if other:
+        raise RecipeError(f"{other[0]} has no effect on what was scored; only evaluate.KEY=VALUE can be set, or where the source lies")
     recipe = _recipe_of(kept, overrides)
     evaluate_run(open_session(recipe, kept, command=_command(), allow_plugins=allow_plugins))
     _say(answers.of_report(kept, report_run(recipe, kept)), form)

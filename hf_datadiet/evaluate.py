@@ -104,7 +104,10 @@ def _check(session: Session, selections: Sequence[Selection]) -> None:
     known = {session.pinned.record.digest, label_digest(session.pinned.label)}
     for selection in selections:
         if selection.source_digest not in known:
-            raise StaleRecordError(f"selection {selection.name!r} was made from other data; prune again")
+            raise StaleRecordError(
+                f"selection {selection.name!r} was made from other data, or with other columns; pass the columns (and source.id_column) "
+                "that were scored, or prune again"
+            )
         if is_added(selection.name):
             raise RecipeError(f"selection {selection.name!r} has the name of an arm that evaluation adds by itself; choose another name")
 

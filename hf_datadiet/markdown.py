@@ -82,7 +82,10 @@ def _score_table(report: Report) -> str:
         for score in report.scores
     ]
     n_seeds = report.task["n_seeds"]
-    return _table(["score", "after epoch", "high is", f"reliability ({n_seeds} seeds)", "of one seed", "median", "range"], rows)
+    return _table(
+        ["score", "after epoch", "high is", f"reliability ({n_seeds} seed{'s' if n_seeds > 1 else ''})", "of one seed", "median", "range"],
+        rows,
+    )
 
 
 def _selection_section(selection: Mapping[str, Any], report: Report) -> str:

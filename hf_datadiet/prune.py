@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def prune_dataset(
     dataset: AnyDataset,
-    table: ScoreTable,
+    table: ScoreTable | str | Path,
     *,
     keep: Keep,
     score: str | None = None,
@@ -39,14 +39,16 @@ def prune_dataset(
 ) -> tuple[AnyDataset, Selection]:
     """The dataset reduced to the rows that a selection keeps, in their original order, and the selection itself.
 
-    `dataset` must be the one that was scored, whole (positions are example ids), or a DatasetDict that has it under the name
-    of its split: that split is reduced, and the others come back as they are. The budget counts labelled, scored
-    rows; rows that were never scored (held out, or outside `limit`) are in neither part of the selection and not in the result.
+    `table`: scores, or the path of a run folder. `dataset` must be the one that was scored, whole (positions are example ids), or a
+    DatasetDict that has it under the name of its split: that split is reduced, and the others come back as they are. The budget
+    counts labelled, scored rows; rows that were never scored (held out, or outside `limit`) are in neither part of the
+    selection and not in the result.
     Further keywords are the strategy's own parameters (window: skip). Errors as in `select`; `StaleRecordError` for a
     dataset of another length.
     """
     from hf_datadiet.hub.columns import in_scored_split
 
+    table = table if isinstance(table, ScoreTable) else RunFolder(table).load_scores()
     selection = select(
         table,
         name=name,

@@ -187,7 +187,7 @@ def _differences(
         found = stats.difference_intervals(points, reference) if against else {}
         for arm in against:
             difference = found[arm]
-            sd = float(np.sqrt((points[arm].var(ddof=1) + points[reference].var(ddof=1)) / 2)) if table.n_seeds > 1 else None
+            se, df = difference.se, difference.df
             yield {
                 "arm": arm,
                 "reference": reference,
@@ -199,7 +199,7 @@ def _differences(
                 "method": difference.method,
                 "n": difference.n,
                 "test_se": 100 * stats.paired_test_error(correct[arm], correct[reference]) if table.test_id.size > 1 else None,
-                "detectable": stats.minimum_detectable(sd, table.n_seeds) if sd is not None else None,
+                "detectable": stats.minimum_detectable(se, df) if se is not None and df is not None else None,
             }
 
 

@@ -163,10 +163,10 @@ def apportion(k: int, weights: Sequence[float] | NDArray[Any], capacities: Seque
 
 
 def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Student's t interval of the mean of independent values [n], two-sided; no interval for one value."""
+    """Student's t interval of the mean of independent values [n], two-sided; none for one value, or equal ones, which tell no spread."""
     sample = np.asarray(values, dtype=np.float64)
     mean = float(sample.mean())
-    if sample.size < 2:
+    if sample.size < 2 or np.ptp(sample) == 0:
         return Interval(mean, None, None, sample.size)
     half = float(stats.t.ppf((1 + confidence) / 2, sample.size - 1) * sample.std(ddof=1) / sqrt(sample.size))
     return Interval(mean, mean - half, mean + half, sample.size)
@@ -191,7 +191,7 @@ def difference_intervals(arms: Mapping[str, ArrayLike], reference: str, confiden
     The residual is pooled over all arms, as in a one-way analysis of variance: s^2 = sum of squares within / sum(n_i - 1), which is
     also df, and se = s sqrt(1/n + 1/n_reference). If `_spreads_differ`, Welch's interval instead (Welch 1947): se^2 = the sum of
     s_i^2 / n_i of the two arms, df by Satterthwaite. Runs are not paired by seed: runs on different subsets barely correlate.
-    The intervals are not corrected for the number of arms: pass a higher `confidence` for that.
+    The intervals are not corrected for the number of arms: pass a higher `confidence` for that. Where no arm has any spread there is none.
     """
     samples = {name: np.asarray(values, dtype=np.float64) for name, values in arms.items()}
     pooled_df = sum(sample.size - 1 for sample in samples.values())
@@ -212,23 +212,21 @@ def difference_intervals(arms: Mapping[str, ArrayLike], reference: str, confiden
             method = "pooled"
             se = sqrt(pooled_squares / pooled_df * (1 / a.size + 1 / b.size))
             df = float(pooled_df)
+        if se == 0:  # few test rows and few runs: as often as not they agree by chance, which is no certainty
+            return Difference(mean, None, None, None, None, a.size, b.size, None)
         half = float(stats.t.ppf((1 + confidence) / 2, df)) * se
         return Difference(mean, se, df, mean - half, mean + half, a.size, b.size, method)
 
     return {name: difference(sample) for name, sample in samples.items() if name != reference}
 
 
-def minimum_detectable(sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float | None:
-    """Smallest true difference between two arms of n independent runs that a two-sided t test finds with the given power.
+def minimum_detectable(se: float, df: float, power: float = 0.8, alpha: float = 0.05) -> float:
+    """Smallest true difference that a two-sided t test finds with the given power; `se` and `df` are those of a `Difference`.
 
-    (t_{1 - alpha/2} + t_power) sd sqrt(2 / n) with 2 (n - 1) degrees of freedom, in the unit of `sd`, the run-to-run standard deviation.
-    The usual closed form; the noncentral t distribution gives 5 % more at n = 2 and 0.4 % at n = 4. None for one run per arm.
-    Defaults: the conventional 80 % power at 5 %.
+    (t_{1 - alpha/2} + t_power) se with df degrees of freedom, in the unit of `se`. The usual closed form; the noncentral t
+    distribution gives 5 % more at df = 2 and 0.4 % at df = 6. Defaults: the conventional 80 % power at 5 %.
     """
-    if n < 2:
-        return None
-    df = 2 * (n - 1)
-    return float((stats.t.ppf(1 - alpha / 2, df) + stats.t.ppf(power, df)) * sd * sqrt(2 / n))
+    return float((stats.t.ppf(1 - alpha / 2, df) + stats.t.ppf(power, df)) * se)
 
 
 def paired_test_error(correct_a: NDArray[Any], correct_b: NDArray[Any]) -> float:

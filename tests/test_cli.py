@@ -219,7 +219,7 @@ def test_score_prints_the_table_and_where_things_lie(here: Path, call: Callable[
     assert said.code == 0
     lines = said.out.splitlines()
     head = next(line for line in lines if line.startswith("| score"))
-    assert "reliability (1 seeds)" in head and any(line.startswith("| el2n ") for line in lines)
+    assert "reliability (1 seed)" in head and any(line.startswith("| el2n ") for line in lines)
     assert "report  runs/mine/report.md" in lines and "scores  runs/mine/scores.parquet" in lines
     assert "next    hf-datadiet prune runs/mine --name keep-50 --score el2n --keep 0.5" in lines
     assert "preparing 60 rows of sample:digits" in said.err, "progress goes to stderr"

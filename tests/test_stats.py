@@ -152,6 +152,14 @@ def test_t_interval_by_table() -> None:
     assert stats.t_interval([2.0]) == stats.Interval(2.0, None, None, 1)
 
 
+def test_equal_values_are_no_certainty() -> None:
+    assert stats.t_interval([2.0, 2.0]) == stats.Interval(2.0, None, None, 2)
+    same = stats.difference_intervals({"full": [95.0, 95.0], "a": [90.0, 90.0]}, reference="full")["a"]
+    assert (same.mean, same.se, same.df, same.low, same.high, same.method, same.n) == (-5, None, None, None, None, None, 2)
+    one = stats.difference_intervals({"full": [95.0, 95.0], "a": [90.0, 90.0], "b": [91.0, 92.0]}, reference="full")["a"]
+    assert one.low is not None and one.low < -5, "the spread of another arm is pooled"
+
+
 def test_pooled_differences_against_the_t_test_of_two_arms() -> None:
     a, b = RNG.normal(1, 1, 6), RNG.normal(0, 1, 9)
     result = stats.difference_intervals({"a": a, "b": b}, reference="b")
@@ -199,11 +207,6 @@ def test_two_runs_per_arm_never_count_as_unequal_spreads() -> None:
     assert (got["a"].method, got["a"].df) == ("pooled", 2)
 
 
-def test_equal_runs_give_an_interval_without_width() -> None:
-    got = stats.difference_intervals({"a": [0.5] * 4, "b": [0.25] * 4}, reference="b")["a"]
-    assert (got.mean, got.low, got.high, got.method) == (0.25, 0.25, 0.25, "pooled")
-
-
 def test_intervals_cover_as_often_as_they_say() -> None:
     """400 experiments of three arms of four runs: 95 % intervals, standard error of the count 1.1 %."""
     rng = np.random.default_rng(5)
@@ -218,19 +221,16 @@ def test_intervals_cover_as_often_as_they_say() -> None:
 
 @pytest.mark.parametrize(("sd", "expected"), [(0.15, 0.36), (0.20, 0.47), (0.30, 0.71)])
 def test_the_smallest_detectable_difference_of_four_runs(sd: float, expected: float) -> None:
-    got = stats.minimum_detectable(sd, 4)
-    assert got is not None
+    got = stats.minimum_detectable(sd * np.sqrt(2 / 4), 6)
     assert round(got, 2) == expected
 
 
 def test_the_smallest_detectable_difference_is_detected_that_often() -> None:
     rng = np.random.default_rng(7)
     for n in (4, 10):
-        difference = stats.minimum_detectable(1.0, n)
-        assert difference is not None
+        difference = stats.minimum_detectable(np.sqrt(2 / n), 2 * (n - 1))
         test: Any = scipy_stats.ttest_ind(rng.normal(difference, 1, (4000, n)), rng.normal(0, 1, (4000, n)), axis=1)
         assert (test.pvalue < 0.05).mean() == pytest.approx(0.8, abs=0.025)
-    assert stats.minimum_detectable(1.0, 1) is None
 
 
 def test_the_paired_error_over_test_rows() -> None:

@@ -54,7 +54,10 @@ def opened(spec: SourceSpec) -> Opened:
         splits = _read(found.arguments, found.folder, spec.repo)
         return Opened(splits, spec.repo, found.config, found.sha)
     if spec.path is None:
-        raise SourceError("the recipe names no source; set source.path (a file or folder), source.repo (org/name) or source.sample")
+        raise SourceError(
+            "the recipe names no source; set source.path (a file or folder), source.repo (org/name) or source.sample (a run that was begun "
+            "in Python goes on there: prune_dataset, evaluate_selections)"
+        )
     path = Path(os.path.expandvars(spec.path)).expanduser()
     if "$" in str(path):
         raise SourceError(f"source.path {spec.path} uses an environment variable that is not set; set it, or pass source.path=FOLDER")

@@ -15,7 +15,9 @@ def find_task(recipe: Recipe, allow_plugins: bool = False) -> Task:
     """The task that a recipe names: a class built from its options, or an object as it stands in somebody's module."""
     kind, options = recipe.task.kind, recipe.task.options
     if kind == LOGITS:
-        raise RecipeError("this run was scored from logits and knows no dataset to train on; use prune_dataset(dataset, table) in Python")
+        raise RecipeError(
+            "this run was scored from logits and knows no dataset to train on; use prune_dataset and evaluate_selections in Python"
+        )
     if kind == IN_MEMORY:
         raise RecipeError("the task of this run was an object in Python; go on there, and pass it again: task=...")
     found = registry.find("tasks", kind, allow_plugins)

@@ -32,10 +32,10 @@ def shades(n: int, seed: int, unlabelled: tuple[int, ...] = ()) -> Dataset:
     return Dataset.from_dict({"picture": pixels, "shade": label}, features=features)
 
 
-def test_the_public_functions_chained() -> None:
+def test_the_public_functions_chained(tmp_path: Path) -> None:
     dataset, test = shades(N, 0, tuple(UNLABELLED_ROWS)), shades(12, 1)
     table = score_dataset(
-        dataset, model="timm:test_resnet", scores=["el2n", "forgetting"], seeds=2, epochs=2, options=OPTIONS, progress=False
+        dataset, model="timm:test_resnet", scores=["el2n", "forgetting"], seeds=2, epochs=2, out=tmp_path, options=OPTIONS, progress=False
     )
     assert table.example_id.tolist() == list(range(N)) and table.source.columns == {"image": "picture", "label": "shade"}
     assert set(table.columns) == {"el2n_e0", "el2n", "forgetting", "forgetting_events", "never_learned"}
@@ -46,6 +46,7 @@ def test_the_public_functions_chained() -> None:
     assert null == UNLABELLED_ROWS == [row for row, value in enumerate(scored["forgetting_se"]) if value is None]
 
     lean, selection = prune_dataset(dataset, table, score="el2n", strategy="hardest", keep=0.5)
+    assert np.array_equal(prune_dataset(dataset, tmp_path, score="el2n", strategy="hardest", keep=0.5)[1].kept, selection.kept)
     assert len(lean) == selection.kept.size == 16  # half of the 31 rows with a label, rounded half up
     assert not set(selection.kept.tolist()) & set(UNLABELLED_ROWS)
     assert lean["shade"] == [dataset["shade"][row] for row in selection.kept.tolist()]
