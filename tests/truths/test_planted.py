@@ -36,12 +36,16 @@ HELD_OUT = round(0.2 * 1797)
 
 @dataclass(frozen=True)
 class Noisy:
-    """`flipped` bool [N]: the label was changed. `prepared`: ids that were decoded. `trained` [steps]: ids of each training batch."""
+    """`flipped` bool [N]: the label was changed. `trained` [steps]: ids of each training batch.
+
+    `prepared`: ids that were decoded to train on; `held_out`: ids that were decoded to be held out.
+    """
 
     table: ScoreTable
     flipped: NDArray[np.bool_]
     folder: RunFolder
     prepared: list[int]
+    held_out: list[int]
     trained: list[list[int]]
 
 
@@ -59,12 +63,14 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> Noisy:
     }
     recipe = load_recipe(recipes_folder() / "digits.yaml", [f"{key}={value}" for key, value in asked.items()])
     prepared: list[int] = []
+    held_out: list[int] = []
     trained: list[list[int]] = []
     prepare, step_of = ImageTask.prepare, seeds._SeedRun._step
 
-    def preparing(self: ImageTask, dataset: Dataset, ids: NDArray[np.int64], *rest: Any) -> Any:
-        prepared.extend(ids.tolist())
-        return prepare(self, dataset, ids, *rest)
+    def preparing(self: ImageTask, dataset: Dataset, ids: NDArray[np.int64], columns: Any, cache: Path, key: str, like: Any = None) -> Any:
+        # Held-out rows are looked at before training, for some may be unreadable: like the training rows, which they do not change.
+        (prepared if like is None else held_out).extend(ids.tolist())
+        return prepare(self, dataset, ids, columns, cache, key, like)
 
     def stepping(self: Any, step: Step) -> None:
         feed: Feed = self.feed
@@ -76,7 +82,7 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> Noisy:
         patch.setattr(seeds._SeedRun, "_step", stepping)
         table = score_run(open_session(recipe, folder, command="test"), progress=False)
     changed = pq.read_table(folder.path / "label_noise.parquet")["example_id"].to_numpy()
-    return Noisy(table, np.isin(table.example_id, changed), folder, prepared, trained)
+    return Noisy(table, np.isin(table.example_id, changed), folder, prepared, held_out, trained)
 
 
 def per_seed(table: ScoreTable, column: str) -> NDArray[np.float32]:
@@ -160,7 +166,7 @@ def test_held_out_rows_are_seen_by_nobody(noisy: Noisy) -> None:
     ids = noisy.table.example_id.tolist()
     held_out = set(range(1797)) - set(ids)
     assert len(held_out) == HELD_OUT
-    assert sorted(set(noisy.prepared)) == ids
+    assert sorted(set(noisy.prepared)) == ids and set(noisy.held_out) == held_out
     # Every row once in each epoch of each seed, and no other.
     assert sorted(row for batch in noisy.trained for row in batch) == sorted(ids * 3 * SEEDS)
     assert set(pq.read_table(noisy.folder.path / "scores.parquet")["example_id"].to_pylist()) == set(ids)
