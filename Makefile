@@ -15,7 +15,7 @@ help:  ## list the targets
 	@touch $@
 
 demo: .venv/.installed  ## score, prune and evaluate 8x8 digits offline, on a CPU
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/hf-datadiet run recipes/digits.yaml
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=2 $(BIN)/hf-datadiet run recipes/digits.yaml
 
 test: .venv/.installed  ## the quick tests, offline
 	$(BIN)/python -m pytest
