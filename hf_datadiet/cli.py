@@ -227,7 +227,7 @@ def evaluate(folder: Path, overrides: tuple[str, ...], allow_plugins: bool, form
 
     kept = RunFolder(folder)
     kept.require()
-    other = [word for word in overrides if not word.startswith(("evaluate", "source."))]
+    other = [word for word in overrides if not word.startswith(("evaluate", "source.", "tracker="))]
     if other:
         raise RecipeError(f"{other[0]} has no effect on what was scored; only evaluate.KEY=VALUE can be set, or where the source lies")
     recipe = _recipe_of(kept, overrides)

@@ -248,6 +248,8 @@ CASES = [
     Case("output folder below a file", "score toy.yaml --out toy.yaml/run", "Not a directory; choose another place"),
     Case("run folder that is none", "status data", "data holds no run; score one first", rows(pictures(6))),
     Case("evaluation without a selection", "evaluate runs/toy", "has no selection to evaluate; run hf-datadiet prune first", scored),
+    Case("evaluation with a tracker that is not installed", "evaluate runs/toy tracker=trackio", "tracker trackio is not installed", scored,
+         patch=no_trackers),
     Case("evaluation that would change the scores", "evaluate runs/toy score.seeds=9",
          "score.seeds=9 has no effect on what was scored; only evaluate.KEY=VALUE can be set", scored),
     Case("evaluation of a run from logits", "evaluate runs/toy", "this run was scored from logits and knows no dataset to train on",

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from datasets import Dataset, DatasetDict, Features, Image, Value, concatenate_datasets, load_dataset
 
-from hf_datadiet import cli, score_dataset
+from hf_datadiet import score_dataset
 from hf_datadiet.errors import BadRowsError, SourceError
 from hf_datadiet.store import RunFolder
 from tests.synthetic import pictures
@@ -53,20 +53,6 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     DatasetDict(splits).save_to_disk("toys")
     Path("toy.yaml").write_text(yaml.safe_dump(RECIPE))
     return tmp_path
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[Any, str, str]]:
-    def said(*words: str) -> tuple[Any, str, str]:
-        monkeypatch.setattr("sys.argv", ["hf-datadiet", *words])
-        capsys.readouterr()
-        try:
-            cli.main()
-        except SystemExit as end:
-            return end.code, *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return said
 
 
 def test_they_are_named_and_on_request_skipped(toys: Path, call: Callable[..., tuple[Any, str, str]]) -> None:

@@ -13,7 +13,7 @@ import torch
 import yaml
 from datasets import DatasetDict
 
-from hf_datadiet import cli, evaluate_selections, prune_dataset, score_dataset
+from hf_datadiet import evaluate_selections, prune_dataset, score_dataset
 from hf_datadiet.errors import SourceError, StaleRecordError
 from hf_datadiet.hub.columns import with_scores
 from hf_datadiet.recipe_yaml import recipe_from
@@ -37,20 +37,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pictures(24, uid=[f"img-{97 * row % 24}" for row in range(24)]).to_parquet("toys.parquet")
     Path("toy.yaml").write_text(yaml.safe_dump(RECIPE))
     return tmp_path
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[Any, str, str]]:
-    def said(*words: str) -> tuple[Any, str, str]:
-        monkeypatch.setattr("sys.argv", ["hf-datadiet", *words])
-        capsys.readouterr()
-        try:
-            cli.main()
-        except SystemExit as end:
-            return end.code, *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return said
 
 
 @pytest.mark.parametrize("kind", ["string", "int64"])
