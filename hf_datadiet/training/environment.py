@@ -8,16 +8,11 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 import torch
-from accelerate import Accelerator
 
 from hf_datadiet.records import Provenance
+from hf_datadiet.training.processes import accelerator
 
 PACKAGES = ("hf-datadiet", "torch", "timm", "transformers", "accelerate", "datasets", "numpy")
-
-
-def accelerator() -> Accelerator:
-    """Accelerate's view of this process: the device, and later the launch. The CPU where there is no accelerator."""
-    return Accelerator()
 
 
 def provenance(recipe_digest: str, command: str, device: torch.device) -> Provenance:

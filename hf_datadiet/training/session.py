@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ from hf_datadiet.records import UNLABELLED, Direction, Plan, Provenance
 from hf_datadiet.scorers.base import Accumulator, BatchScore
 from hf_datadiet.store import RunFolder
 from hf_datadiet.tasks.base import Task, mean_loss
-from hf_datadiet.training.environment import accelerator, provenance
+from hf_datadiet.training.environment import provenance
 from hf_datadiet.training.feed import Feed, on_device
 from hf_datadiet.training.given import GivenModel, is_given
 from hf_datadiet.training.loop import train
+from hf_datadiet.training.processes import Processes, accelerator, processes
 from hf_datadiet.training.randomness import seed_generators, streams_for, untouched_generators
 from hf_datadiet.training.rows import Rows, readable, record, unreadable
 from hf_datadiet.training.start import check_start, start_of
@@ -57,6 +58,7 @@ class Session:
     accumulators: Mapping[str, Accumulator]
     given: GivenModel | None = None
     """The model if it comes from Python."""
+    processes: Processes = field(default_factory=processes)
 
     @property
     def n_classes(self) -> int:
