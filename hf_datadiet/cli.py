@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +22,9 @@ from hf_datadiet.recipe_yaml import load_recipe, recipe_from
 from hf_datadiet.reporting import report_run
 from hf_datadiet.status import status_of
 from hf_datadiet.store import RunFolder
+
+if TYPE_CHECKING:
+    from hf_datadiet.training.session import Session
 
 MISTAKE = 2
 
@@ -120,10 +123,12 @@ def run(recipe: Path, dry_run: bool, allow_plugins: bool, form: answers.Form, **
     rehearse(session, loaded.prune, allow_plugins=allow_plugins)
     session = claimed(session)
     score_run(session)
-    for spec in loaded.prune:
-        prune_run(folder, spec, command=command, allow_plugins=allow_plugins)
+    if session.processes.main:
+        for spec in loaded.prune:
+            prune_run(folder, spec, command=command, allow_plugins=allow_plugins)
+    session.processes.wait()
     evaluate_run(session)
-    _say(answers.of_report(folder, report_run(loaded, folder)), form)
+    _report(session, form)
 
 
 @commands.command()
@@ -156,8 +161,9 @@ def score(
     from hf_datadiet.score import score_run
     from hf_datadiet.training.session import open_session
 
-    score_run(open_session(loaded, folder, command=_command(), allow_plugins=allow_plugins))
-    _say(answers.of_report(folder, report_run(loaded, folder)), form)
+    session = open_session(loaded, folder, command=_command(), allow_plugins=allow_plugins)
+    score_run(session)
+    _report(session, form)
 
 
 @commands.command()
@@ -231,8 +237,9 @@ def evaluate(folder: Path, overrides: tuple[str, ...], allow_plugins: bool, form
     if other:
         raise RecipeError(f"{other[0]} has no effect on what was scored; only evaluate.KEY=VALUE can be set, or where the source lies")
     recipe = _recipe_of(kept, overrides)
-    evaluate_run(open_session(recipe, kept, command=_command(), allow_plugins=allow_plugins))
-    _say(answers.of_report(kept, report_run(recipe, kept)), form)
+    session = open_session(recipe, kept, command=_command(), allow_plugins=allow_plugins)
+    evaluate_run(session)
+    _report(session, form)
 
 
 @commands.command()
@@ -273,6 +280,12 @@ def cp(recipe: Path, target: Path | None, form: answers.Form) -> None:
 
 def _say(answer: answers.Answer, form: answers.Form) -> None:
     click.echo(answer.in_form(form), nl=False)
+
+
+def _report(session: Session, form: answers.Form) -> None:
+    """Write the reports of a run and say them: one of several processes does."""
+    if session.processes.main:
+        _say(answers.of_report(session.folder, report_run(session.recipe, session.folder)), form)
 
 
 def _score_logits(

@@ -5,8 +5,8 @@ Held-out rows are neither scored nor pruned. What counts is the model after the 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,15 +19,15 @@ from hf_datadiet.defaults import recipe_for
 from hf_datadiet.errors import CoverageError, RecipeError, StaleRecordError
 from hf_datadiet.identity import digest_of, label_digest
 from hf_datadiet.recipe import FIRST_EVALUATION_SEED, Recipe
-from hf_datadiet.records import ArmResult, EvaluationTable, Selection
-from hf_datadiet.store import RunFolder
+from hf_datadiet.records import ArmResult, EvaluationTable, Plan, Selection
 from hf_datadiet.tasks.base import Task
+from hf_datadiet.training.feed import Feed
 from hf_datadiet.training.given import Given, by_name
 from hf_datadiet.training.loop import steps_of
 from hf_datadiet.training.progress import Progress
 from hf_datadiet.training.randomness import generator_for
 from hf_datadiet.training.retrain import retrain
-from hf_datadiet.training.session import Session, decide_plan, open_session
+from hf_datadiet.training.session import Session, decide_plan, folder_for, open_session
 from hf_datadiet.training.task import task_keys, task_object
 from hf_datadiet.training.tracker import Log, tracked
 
@@ -45,53 +45,83 @@ def evaluate_run(session: Session, *, progress: bool = True) -> EvaluationTable:
 
 
 def judge(session: Session, selections: Sequence[Selection], *, progress: bool) -> EvaluationTable:
-    """All arms times all seeds on the session's rows."""
-    recipe, folder, spec = session.recipe, session.folder, session.recipe.evaluate
+    """All arms times all seeds on the session's rows; several processes share the trainings."""
+    recipe, folder, spec, processes = session.recipe, session.folder, session.recipe.evaluate, session.processes
     _check(session, selections)
     train = session.train_feed()
     test = session.test_feed(train)
     if np.intersect1d(test.example_id, train.example_id).size and session.pinned.test is session.pinned.dataset:
         raise CoverageError("held-out rows are among the training rows")
-    plan = decide_plan(session, train)
     arms = arms_of(selections, len(train))
-    label = session.pinned.label[session.labelled]
-    seeds = [FIRST_EVALUATION_SEED + k for k in range(spec.seeds)]
-    cells = {(arm.name, seed): arm.ids(session.labelled, label, generator_for(f"draw/{arm.name}", seed)) for arm in arms for seed in seeds}
-    steps = {arm.name: arm_steps(recipe, arm.size, len(train)) for arm in arms}
-    done = {(arm.name, seed): _finished(session, arm, seed, cells[arm.name, seed], steps[arm.name]) for arm in arms for seed in seeds}
-    todo = [(arm, seed) for seed in seeds for arm in arms if done[arm.name, seed] is None]
-    bar = Progress(sum(steps[arm.name] for arm, _ in todo), shown=progress)
-    for arm, seed in todo:
-        with tracked(recipe.tracker, folder, f"{arm.name}-{seed}") as log:
+    cells = _cells(session, arms, len(train))
+    there = processes.agreed([_finished(session, cell) is not None for cell in cells])
+    # Seed by seed: an evaluation that ends early has whole seeds to compare.
+    todo = sorted((cell for cell, done in zip(cells, there, strict=True) if not done), key=lambda cell: cell.seed)
+    if todo:
+        _retrain(session, train, test, decide_plan(session, train), processes.share(todo, lambda cell: cell.steps), progress)
+    processes.wait()
+    if processes.main:
+        folder.save_evaluation(
+            EvaluationTable(
+                name=spec.name,
+                model=recipe.task.model,
+                match=spec.match,
+                margin=spec.margin,
+                arms={arm.name: arm.meaning for arm in arms},
+                arm_selections={arm.name: arm.selection.name for arm in arms if arm.selection is not None},
+                n_seeds=spec.seeds,
+                test_id=test.example_id,
+                test_label=session.pinned.test_label,
+                results=tuple(result for cell in cells if (result := _finished(session, cell)) is not None),
+                source_digest=session.pinned.record.digest,
+                provenance=session.provenance,
+                test_source_id=None if session.pinned.test_source_id is None else session.pinned.test_source_id[test.example_id],
+            )
+        )
+    processes.wait()
+    return folder.load_evaluation(spec.name)
 
-            def report(stats: Mapping[str, float], arm: Arm = arm, seed: int = seed, log: Log = log) -> None:
-                where = f"{arm.name}  seed {seed - FIRST_EVALUATION_SEED + 1}/{spec.seeds}  epoch {stats['epoch']:.0f}"
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of an evaluation: an arm with a seed, the ids int64 [K] of its rows, and its steps."""
+
+    arm: str
+    seed: int
+    ids: NDArray[np.int64]
+    steps: int
+
+
+def _cells(session: Session, arms: Sequence[Arm], n_rows: int) -> list[Cell]:
+    """Every arm with every seed."""
+    recipe, label = session.recipe, session.pinned.label[session.labelled]
+    return [
+        Cell(
+            arm.name,
+            seed,
+            arm.ids(session.labelled, label, generator_for(f"draw/{arm.name}", seed)),
+            arm_steps(recipe, arm.size, n_rows),
+        )
+        for arm in arms
+        for seed in range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + recipe.evaluate.seeds)
+    ]
+
+
+def _retrain(session: Session, train: Feed, test: Feed, plan: Plan, cells: Sequence[Cell], shown: bool) -> None:
+    """Carry these trainings out and save what they predict."""
+    recipe, folder, spec = session.recipe, session.folder, session.recipe.evaluate
+    bar = Progress(sum(cell.steps for cell in cells), shown=shown)
+    for cell in cells:
+        with tracked(recipe.tracker, folder, f"{cell.arm}-{cell.seed}") as log:
+
+            def report(stats: Mapping[str, float], cell: Cell = cell, log: Log = log) -> None:
+                where = f"{cell.arm}  seed {cell.seed - FIRST_EVALUATION_SEED + 1}/{spec.seeds}  epoch {stats['epoch']:.0f}"
                 bar.advance(stats["steps"], f"evaluate  {where}  loss {stats['loss']:.3f}")
                 log({"train/loss": stats["loss"], "train/accuracy": stats["accuracy"]}, int(stats["epoch"]))
 
-            result = retrain(
-                session, train, test, plan, arm=arm.name, seed=seed, ids=cells[arm.name, seed], steps=steps[arm.name], on_epoch=report
-            )
+            result = retrain(session, train, test, plan, arm=cell.arm, seed=cell.seed, ids=cell.ids, steps=cell.steps, on_epoch=report)
             log({f"test/{metric}": value for metric, value in result.metrics.items()}, result.epochs)
         folder.save_arm(spec.name, result, test.example_id)
-        done[arm.name, seed] = result
-    table = EvaluationTable(
-        name=spec.name,
-        model=recipe.task.model,
-        match=spec.match,
-        margin=spec.margin,
-        arms={arm.name: arm.meaning for arm in arms},
-        arm_selections={arm.name: arm.selection.name for arm in arms if arm.selection is not None},
-        n_seeds=spec.seeds,
-        test_id=test.example_id,
-        test_label=session.pinned.test_label,
-        results=tuple(result for arm in arms for seed in seeds if (result := done[arm.name, seed]) is not None),
-        source_digest=session.pinned.record.digest,
-        provenance=session.provenance,
-        test_source_id=None if session.pinned.test_source_id is None else session.pinned.test_source_id[test.example_id],
-    )
-    folder.save_evaluation(table)
-    return table
 
 
 def arm_steps(recipe: Recipe, n_rows: int, n_full: int) -> int:
@@ -112,13 +142,13 @@ def _check(session: Session, selections: Sequence[Selection]) -> None:
             raise RecipeError(f"selection {selection.name!r} has the name of an arm that evaluation adds by itself; choose another name")
 
 
-def _finished(session: Session, arm: Arm, seed: int, ids: NDArray[np.int64], steps: int) -> ArmResult | None:
+def _finished(session: Session, cell: Cell) -> ArmResult | None:
     """The training as an earlier call finished it, or None; `StaleRecordError` if it had other rows or lasted otherwise."""
     name = session.recipe.evaluate.name
-    result = session.folder.load_arm(name, arm.name, seed)
-    if result is not None and (result.train_ids_digest != digest_of([ids]) or result.steps != steps):
+    result = session.folder.load_arm(name, cell.arm, cell.seed)
+    if result is not None and (result.train_ids_digest != digest_of([cell.ids]) or result.steps != cell.steps):
         raise StaleRecordError(
-            f"evaluation {name!r} in {session.folder.path} has trained arm {arm.name} on other rows or for other steps; "
+            f"evaluation {name!r} in {session.folder.path} has trained arm {cell.arm} on other rows or for other steps; "
             f"set evaluate.name to a new name, or delete {session.folder.evaluation_path(name)}"
         )
     return result
@@ -158,8 +188,7 @@ def evaluate_selections(
         source={"test": {"split": test if isinstance(test, str) else "test"}},
         evaluate={"seeds": seeds, "match": match, "margin": margin},
     )
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = RunFolder(out if out is not None else temporary)
+    with folder_for(out) as folder:
         session = open_session(
             recipe,
             folder,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from hf_datadiet.tasks.base import Task
 from hf_datadiet.training.given import Given, by_name
 from hf_datadiet.training.progress import Progress
 from hf_datadiet.training.seeds import score_seed
-from hf_datadiet.training.session import Session, decide_plan, open_session
+from hf_datadiet.training.session import Session, decide_plan, folder_for, open_session
 from hf_datadiet.training.task import task_keys, task_object
 from hf_datadiet.training.tracker import Log, tracked
 
@@ -65,10 +64,10 @@ def score_dataset(
     wanted = {"scores": list(scores), "seeds": seeds}
     keys = task_keys(task, name) | dict(options or {})
     recipe = recipe_for(dataset, model=name, epochs=epochs, columns=columns, options=keys, score=wanted)
-    with tempfile.TemporaryDirectory() as temporary:
+    with folder_for(out) as folder:
         session = open_session(
             recipe,
-            RunFolder(out if out is not None else temporary),
+            folder,
             command="score_dataset(...)",
             dataset=dataset,
             model=given,
@@ -81,40 +80,46 @@ def score_dataset(
 def score_run(session: Session, *, progress: bool = True) -> ScoreTable:
     """Train and observe the seeds that the folder does not hold yet, then write and return the table of all of them.
 
-    A seed whose training diverges does not stop the others: the table of those that are finished is written, and then
-    `DivergedError` raised.
+    Several processes share the seeds. A seed whose training diverges does not stop the others: the table of those that are
+    finished is written, and then `DivergedError` raised.
     """
-    recipe, folder = session.recipe, session.folder
-    folder.save_recipe(to_yaml(recipe))
-    seeds = range(recipe.score.seeds)
-    missing = [seed for seed in seeds if not folder.has_seed(seed)]
-    diverged: dict[int, DivergedError] = {}
-    if missing:
-        diverged = _train_seeds(session, missing, Progress(len(missing) * recipe.score_epochs, shown=progress))
-    results = [folder.load_seed(seed) for seed in seeds if seed not in diverged]
-    if not results:
-        raise DivergedError(f"every seed diverged; seed {seeds[0]}: {diverged[0]}")
-    table = _table(session, results)
-    folder.save_scores(table)
-    if diverged:
-        raise DivergedError(_lost(diverged, len(results)))
-    return table
+    folder, processes = session.folder, session.processes
+    seeds = range(session.recipe.score.seeds)
+    if processes.main:
+        folder.save_recipe(to_yaml(session.recipe))
+    there = processes.agreed([folder.has_seed(seed) for seed in seeds])
+    missing = [seed for seed in seeds if not there[seed]]
+    diverged = _train_seeds(session, missing, progress) if missing else {}
+    lost = [seed for seed, anywhere in zip(seeds, processes.any([seed in diverged for seed in seeds]), strict=True) if anywhere]
+    left = [seed for seed in seeds if seed not in lost]
+    if left and processes.main:
+        folder.save_scores(_table(session, [folder.load_seed(seed) for seed in left]))
+    processes.wait()
+    if lost:
+        raise _lost(lost, len(left), diverged.get(lost[0]))
+    return folder.load_scores()
 
 
-def _lost(diverged: Mapping[int, DivergedError], n_left: int) -> str:
-    which = f"seed{'s' if len(diverged) > 1 else ''} {', '.join(map(str, diverged))}"
-    reason = next(iter(diverged.values()))
-    return f"{which}: {reason}, with another --out; scores.parquet has the other {n_left} of {n_left + len(diverged)} seeds"
+def _lost(seeds: Sequence[int], n_left: int, reason: DivergedError | None) -> DivergedError:
+    why = reason or "the training diverged in another process; lower task.training.optimizer.lr"
+    if not n_left:
+        return DivergedError(f"every seed diverged; seed {seeds[0]}: {why}")
+    which = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    return DivergedError(f"{which}: {why}, with another --out; scores.parquet has the other {n_left} of {n_left + len(seeds)} seeds")
 
 
-def _train_seeds(session: Session, seeds: Sequence[int], progress: Progress) -> dict[int, DivergedError]:
-    """Train and save the seeds; those that diverged, and how."""
-    recipe = session.recipe
-    progress.note(f"preparing {len(session.labelled)} rows of {session.pinned.record.name}")
+def _train_seeds(session: Session, missing: Sequence[int], shown: bool) -> dict[int, DivergedError]:
+    """Train and save this process's share of the missing seeds; those that diverged, and how."""
+    recipe, main = session.recipe, session.processes.main
+    seeds = session.processes.share(missing)
+    progress = Progress(len(seeds) * recipe.score_epochs, shown=shown)
+    if main:
+        progress.note(f"preparing {len(session.labelled)} rows of {session.pinned.record.name}")
     feed = session.train_feed()
-    if n_truncated := feed.fitted.get("n_truncated"):
-        progress.note(f"{n_truncated} of {len(feed)} texts are longer than task.max_length tokens and are cut")
-    session.folder.save_fitted(feed.fitted)
+    if main:
+        if n_truncated := feed.fitted.get("n_truncated"):
+            progress.note(f"{n_truncated} of {len(feed)} texts are longer than task.max_length tokens and are cut")
+        session.folder.save_fitted(feed.fitted)
     plan = decide_plan(session, feed)
     diverged: dict[int, DivergedError] = {}
     for position, seed in enumerate(seeds):

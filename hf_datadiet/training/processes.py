@@ -6,7 +6,7 @@ Results travel through the run folder; what the processes tell each other is whe
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -36,9 +36,19 @@ class Processes:
         """Whether this is the process that writes what belongs to all, and that speaks."""
         return self.rank == 0
 
-    def share(self, units: Sequence[T]) -> list[T]:
-        """This process's part of independent pieces of work: every `world`-th of them."""
-        return list(units[self.rank :: self.world])
+    def share(self, units: Sequence[T], cost: Callable[[T], float] = lambda unit: 1.0) -> list[T]:
+        """This process's part of independent pieces of work, in their order. Every process must ask for the same ones."""
+        return split(units, self.world, cost)[self.rank]
+
+    def agreed(self, answers: Sequence[bool]) -> list[bool]:
+        """What the main process answers: files may appear between two looks at the same folder."""
+        if self.world == 1:
+            return list(answers)
+        return self.total(torch.tensor(answers if self.main else [False] * len(answers), dtype=torch.int32)).bool().tolist()
+
+    def any(self, answers: Sequence[bool]) -> list[bool]:
+        """For each of them whether any process says so."""
+        return self.total(torch.tensor(answers, dtype=torch.int32)).bool().tolist()
 
     def wait(self) -> None:
         """Until every process has come here."""
@@ -55,8 +65,21 @@ class Processes:
             self.wait()
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over all processes of a tensor that has the same shape in each."""
-        return reduce(values, "sum") if self.world > 1 else values  # pyright: ignore[reportReturnType]
+        """The sum over all processes of a tensor that has the same shape in each, on this process's device."""
+        if self.world == 1:
+            return values
+        return reduce(values.to(accelerator().device), "sum")  # pyright: ignore[reportReturnType]
+
+
+def split(units: Sequence[T], n: int, cost: Callable[[T], float] = lambda unit: 1.0) -> list[list[T]]:
+    """Share `units` out over n workers, the costliest first and each to whom has least so far; their order stays within each part."""
+    parts: list[list[int]] = [[] for _ in range(n)]
+    load = [0.0] * n
+    for position in sorted(range(len(units)), key=lambda position: -cost(units[position])):
+        worker = load.index(min(load))
+        parts[worker].append(position)
+        load[worker] += cost(units[position])
+    return [[units[position] for position in sorted(part)] for part in parts]
 
 
 def processes() -> Processes:

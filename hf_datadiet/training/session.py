@@ -152,13 +152,31 @@ def open_session(
     return claimed(session) if claim else replace(session, pinned=readable(session.rows, folder))
 
 
+@contextlib.contextmanager
+def folder_for(out: str | Path | None) -> Iterator[RunFolder]:
+    """The run folder `out`, or one that is gone after the block. `RecipeError` where several processes have nowhere to meet."""
+    if out is not None:
+        yield RunFolder(out)
+    elif processes().world > 1:
+        raise RecipeError("several processes meet in a run folder; name one: out=FOLDER")
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            yield RunFolder(temporary)
+
+
 def claimed(session: Session) -> Session:
     """The session once its folder is this run's, and the rows that cannot be read are known.
 
     A folder that is not yet this run's is claimed only after one training step on a few rows and a look at every row: by then
     the model, its arguments, the tokenizer, the optimizer and the data have been found to work together, and what failed has
-    left nothing behind. A folder that is, is refused if a fresh model now says something else than at its start.
+    left nothing behind. A folder that is, is refused if a fresh model now says something else than at its start. Of several
+    processes the main one claims it, and the others then find it claimed.
     """
+    with session.processes.main_first():
+        return _claimed(session)
+
+
+def _claimed(session: Session) -> Session:
     recipe, folder, rows = session.recipe, session.folder, session.rows
     found = None
     if folder.exists():
@@ -237,7 +255,12 @@ def find_scores(names: Sequence[str], allow_plugins: bool = False) -> tuple[dict
 
 
 def decide_plan(session: Session, feed: Feed) -> Plan:
-    """The plan kept in the folder, or a new one: what needs measuring is measured once, on a fresh model."""
+    """The plan kept in the folder, or a new one: what needs measuring is measured once, by the main process, on a fresh model."""
+    with session.processes.main_first():
+        return _plan(session, feed)
+
+
+def _plan(session: Session, feed: Feed) -> Plan:
     recipe, kept = session.recipe, session.folder.plan()
     if kept is not None:
         if kept.device != session.device.type:
