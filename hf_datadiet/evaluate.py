@@ -24,10 +24,11 @@ from hf_datadiet.store import RunFolder
 from hf_datadiet.tasks.base import Task
 from hf_datadiet.training.given import Given, by_name
 from hf_datadiet.training.loop import steps_of
+from hf_datadiet.training.plan import decide_plan
 from hf_datadiet.training.progress import Progress
 from hf_datadiet.training.randomness import generator_for
 from hf_datadiet.training.retrain import retrain
-from hf_datadiet.training.session import Session, decide_plan, open_session
+from hf_datadiet.training.session import Session, open_session
 from hf_datadiet.training.task import task_keys, task_object
 from hf_datadiet.training.tracker import Log, tracked
 
@@ -52,8 +53,8 @@ def judge(session: Session, selections: Sequence[Selection], *, progress: bool) 
     test = session.test_feed(train)
     if np.intersect1d(test.example_id, train.example_id).size and session.pinned.test is session.pinned.dataset:
         raise CoverageError("held-out rows are among the training rows")
-    plan = decide_plan(session, train)
     arms = arms_of(selections, len(train))
+    plan = decide_plan(session, train, len(arms) * spec.seeds)
     label = session.pinned.label[session.labelled]
     seeds = [FIRST_EVALUATION_SEED + k for k in range(spec.seeds)]
     cells = {(arm.name, seed): arm.ids(session.labelled, label, generator_for(f"draw/{arm.name}", seed)) for arm in arms for seed in seeds}

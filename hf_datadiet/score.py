@@ -20,9 +20,10 @@ from hf_datadiet.records import RunResult, ScoreTable
 from hf_datadiet.store import RunFolder
 from hf_datadiet.tasks.base import Task
 from hf_datadiet.training.given import Given, by_name
+from hf_datadiet.training.plan import decide_plan
 from hf_datadiet.training.progress import Progress
 from hf_datadiet.training.seeds import score_seed
-from hf_datadiet.training.session import Session, decide_plan, open_session
+from hf_datadiet.training.session import Session, open_session
 from hf_datadiet.training.task import task_keys, task_object
 from hf_datadiet.training.tracker import Log, tracked
 
@@ -115,7 +116,7 @@ def _train_seeds(session: Session, seeds: Sequence[int], progress: Progress) -> 
     if n_truncated := feed.fitted.get("n_truncated"):
         progress.note(f"{n_truncated} of {len(feed)} texts are longer than task.max_length tokens and are cut")
     session.folder.save_fitted(feed.fitted)
-    plan = decide_plan(session, feed)
+    plan = decide_plan(session, feed, recipe.score.seeds)
     diverged: dict[int, DivergedError] = {}
     for position, seed in enumerate(seeds):
         with tracked(recipe.tracker, session.folder, f"score-{seed:03d}") as log:
@@ -126,7 +127,10 @@ def _train_seeds(session: Session, seeds: Sequence[int], progress: Progress) -> 
                 log({"train/loss": stats["loss"], "train/accuracy": stats["accuracy"]}, int(stats["epoch"]))
 
             try:
-                session.folder.save_seed(score_seed(session, feed, plan, seed, report))
+                result = score_seed(session, feed, plan, seed, report)
+                session.folder.save_seed(result)
+                # The next seed begins with the batches that fitted here.
+                plan = replace(plan, observe_batch_size=result.plan["observe_batch_size"])
             except DivergedError as error:
                 progress.note(f"seed {seed}: {error}")
                 diverged[seed] = error

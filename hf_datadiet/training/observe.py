@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hf_datadiet.errors import DivergedError
+from hf_datadiet.errors import DataDietError, DivergedError
 from hf_datadiet.gradients import GradientNorms
 from hf_datadiet.gradients.forward import Inputs, logits_of
 from hf_datadiet.gradients.norms import Engine
@@ -24,15 +24,24 @@ from hf_datadiet.records import Plan
 from hf_datadiet.scorers.base import BatchScore
 from hf_datadiet.tasks.base import mean_loss
 from hf_datadiet.training.feed import Feed
+from hf_datadiet.training.memory import in_batches
+from hf_datadiet.training.together import together
+
+PREDICTED, LOGITS = "", "logits of all"
+"""Columns beside the scores; no score can have such a name."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """`scores[name]` float32 [N], `predicted` int32 [N], `logits` float32 [N, C] on the CPU if they were asked for."""
+    """`scores[name]` float32 [N], `predicted` int32 [N], `logits` float32 [N, C] on the CPU if they were asked for.
+
+    `batch_size`: the plan's, or what fitted into memory; a later pass does well to begin with it.
+    """
 
     scores: Mapping[str, NDArray[np.float32]]
     predicted: NDArray[np.int32]
     logits: torch.Tensor | None
+    batch_size: int
 
 
 def observe(
@@ -40,30 +49,40 @@ def observe(
 ) -> Observation:
     """Observe all N rows of a feed; every module comes back in the mode it was in. `DivergedError` for outputs that are not finite.
 
-    Logits are kept only on request: of ten million rows and a thousand classes they would take 40 GB.
+    Processes that train each model together by this plan take a shard each, and all get the whole. Logits are kept only on
+    request: of ten million rows and a thousand classes they would take 40 GB.
     """
+    shared = together(plan)
+    rows = torch.arange(len(feed))[shared.part(len(feed))]
+    columns: dict[str, torch.Tensor] = {}
+    size, error = plan.observe_batch_size, None
+    try:
+        columns, size = _columns(model, feed, scorers, seed, plan, rows, keep_logits)
+    except DataDietError as found:
+        error = found
+    shared.agree(error)
+    whole = shared.gather(columns, rows, feed.example_id)
+    return Observation({name: whole[name].numpy() for name in scorers}, whole[PREDICTED].numpy(), whole.get(LOGITS), shared.smallest(size))
+
+
+def _columns(
+    model: nn.Module, feed: Feed, scorers: Mapping[str, BatchScore], seed: int, plan: Plan, rows: torch.Tensor, keep_logits: bool
+) -> tuple[dict[str, torch.Tensor], int]:
+    """The scores, predictions and perhaps logits of some rows (positions, int64 [n]), and the batch size that fitted."""
     norms = norms_for(model, scorers, plan.gradient_engine, mean_loss(feed.task))
-    scores: dict[str, list[torch.Tensor]] = {name: [] for name in scorers}
-    predicted: list[torch.Tensor] = []
-    all_logits: list[torch.Tensor] = []
+
+    def look(batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        known = {"example_id": torch.from_numpy(feed.example_id)[batch].to(feed.device), "seed": seed}
+        seen, logits = scores_of_batch(model, norms, feed.inputs(batch), feed.labels[batch.to(feed.device)], scorers, known)
+        # The loss of a step is taken before its update: a training that diverges in its last step shows only here.
+        if not torch.isfinite(logits).all():
+            raise DivergedError("the training diverged: the model's outputs are not finite; lower task.training.optimizer.lr")
+        return seen | {PREDICTED: logits.argmax(1).to(torch.int32)} | ({LOGITS: logits} if keep_logits else {})
+
     with at_rest(model):
-        for rows in torch.arange(len(feed)).split(plan.observe_batch_size):
-            example_id = torch.from_numpy(feed.example_id)[rows].to(feed.device)
-            known = {"example_id": example_id, "seed": seed}
-            seen, logits = scores_of_batch(model, norms, feed.inputs(rows), feed.labels[rows.to(feed.device)], scorers, known)
-            # The loss of a step is taken before its update: a training that diverges in its last step shows only here.
-            if not torch.isfinite(logits).all():
-                raise DivergedError("the training diverged: the model's outputs are not finite; lower task.training.optimizer.lr")
-            for name, values in seen.items():
-                scores[name].append(values)
-            predicted.append(logits.argmax(1).to(torch.int32))
-            if keep_logits:
-                all_logits.append(logits)
-    return Observation(
-        {name: torch.cat(parts).numpy() for name, parts in scores.items()},
-        torch.cat(predicted).numpy(),
-        torch.cat(all_logits) if keep_logits else None,
-    )
+        # A process without rows looks at one all the same: then its empty columns have the right shapes.
+        parts, size = in_batches(look, rows if len(rows) else torch.arange(1), plan.observe_batch_size)
+    return {name: torch.cat([part[name] for part in parts])[: len(rows)] for name in parts[0]}, size
 
 
 def norms_for(
