@@ -160,6 +160,8 @@ class _Logits(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        # Never used: DDP, told to look for unused parameters, writes a warning when it finds none.
+        self.unused = nn.Parameter(torch.zeros(1, device=next(model.parameters()).device))
 
     def forward(self, *inputs: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
         return logits_of(self.model, named or inputs[0])

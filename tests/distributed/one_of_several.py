@@ -1,0 +1,81 @@
+"""What each process of a launch does in test_data_parallel.py: python one_of_several.py FOLDER."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_datadiet.durable import write_json, write_safetensors
+from hf_datadiet.errors import CoverageError, DataDietError, DivergedError, RecipeError
+from hf_datadiet.score import score_run
+from hf_datadiet.training.processes import processes
+from hf_datadiet.training.together import Together, together
+from tests.distributed.shared_trainings import CASES, WITH_CHANCE, plan_for, result_of
+from tests.training.toy import small_session, toy_model
+
+
+def main(folder: Path) -> None:
+    warnings.filterwarnings("error", module=r"(torch|hf_datadiet)\..*")
+    mine = processes()
+    out = folder / str(mine.rank)
+    for name, case in (CASES | WITH_CHANCE).items():
+        write_safetensors(out / f"{name}.safetensors", result_of(case, mine.world), {})
+    shared = together(plan_for(mine.world))
+    said = {"world": mine.world, "any": answers(shared), **disagreements(shared)}
+    if mine.world == 2:
+        said["session"] = session(folder / "run")
+    write_json(out / "said.json", said)
+
+
+def answers(shared: Together) -> list[bool]:
+    """Of seven steps, the last process asks to stop at the fourth."""
+    return [shared.any(step == 3 and shared.rank == shared.world - 1) for step in range(7)]
+
+
+def disagreements(shared: Together) -> dict[str, Any]:
+    last = shared.rank == shared.world - 1
+    ids = torch.arange(10, 70, 10).numpy()
+    rows = torch.arange(6)[shared.part(6)]
+    values = {"x": rows.float()}
+    return {
+        "diverged": message(lambda: shared.agree(DivergedError("mine diverged") if last else None)),
+        "failed": message(lambda: shared.agree(RecipeError("mine failed") if last else None)),
+        "well": message(lambda: shared.agree(None)),
+        # The last process observes id 10 again instead of its last row.
+        "coverage": message(lambda: shared.gather(values, torch.cat([rows[:-1], rows[:1] * 0]) if last else rows, ids)),
+        "together": shared.gather(values, rows, ids)["x"].tolist(),
+        "batch norm": message(lambda: narrow(shared)),
+    }
+
+
+def narrow(shared: Together) -> None:
+    model = shared.wrap(toy_model())
+    shared.backward(model, torch.nn.functional.cross_entropy, torch.zeros(3, 5), torch.zeros(3, dtype=torch.int64))
+
+
+def message(work: Any) -> str | None:
+    try:
+        work()
+    except DataDietError as error:
+        kind = CoverageError if isinstance(error, CoverageError) else type(error)
+        return f"{kind.__name__}: {error}"
+    return None
+
+
+def session(folder: Path) -> dict[str, Any]:
+    """A whole scoring run of one seed on images, with a model that has BatchNorm."""
+    mine = processes()
+    small = {"source.limit": 40, "score.seeds": 1}
+    with mine.main_first():
+        ready = small_session(folder, small)
+    table = score_run(ready, progress=False)
+    refused = message(lambda: score_run(small_session(folder, {**small, "score.seeds": 2, "parallel": "seeds"}), progress=False))
+    return {"el2n": table.columns["el2n"].mean.tolist(), "refused": refused}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

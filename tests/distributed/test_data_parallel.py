@@ -1,0 +1,119 @@
+"""Several processes train one model together: what they find is what one process finds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hf_datadiet.durable import read_safetensors
+from hf_datadiet.store import RunFolder
+from hf_datadiet.training.together import BATCH_NORM
+from tests.distributed import one_of_several
+from tests.distributed.shared_trainings import CASES, WITH_CHANCE, Arrays, result_of
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def launch(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
+    """(n, what n processes started by torchrun left)."""
+    folder = tmp_path_factory.mktemp("launch")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(request.param)]
+    done = subprocess.run(
+        [*torchrun, str(one_of_several.__file__), str(folder)],
+        cwd=ROOT,
+        env={**__import__("os").environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert "Warning" not in done.stderr, done.stderr[-5000:]
+    return request.param, folder
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Arrays]:
+    return {name: result_of(case, 1) for name, case in (CASES | WITH_CHANCE).items()}
+
+
+def found(launch: tuple[int, Path], rank: int, name: str) -> Arrays:
+    return dict(read_safetensors(launch[1] / str(rank) / f"{name}.safetensors")[0])
+
+
+def said(launch: tuple[int, Path]) -> list[dict[str, Any]]:
+    return [json.loads((launch[1] / str(rank) / "said.json").read_text()) for rank in range(launch[0])]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_as_one_process(launch: tuple[int, Path], alone: dict[str, Arrays], name: str) -> None:
+    expected, seen = alone[name], found(launch, 0, name)
+    assert set(seen) == set(expected)
+    for key, values in expected.items():
+        assert seen[key].dtype == values.dtype and seen[key].shape == values.shape, key
+        np.testing.assert_allclose(seen[key], values, rtol=1e-4, atol=1e-5, err_msg=key)
+    for key in ("forgetting", "forgetting_events", "never_learned"):
+        assert np.array_equal(seen[key], expected[key]), key
+    # The comparison is of models that have learned something.
+    assert any(not np.allclose(values, expected[key.replace("/3", "/0")]) for key, values in expected.items() if key == "el2n/3")
+
+
+@pytest.mark.parametrize("name", CASES | WITH_CHANCE)
+def test_all_processes_hold_the_same_bits(launch: tuple[int, Path], name: str) -> None:
+    first = found(launch, 0, name)
+    for rank in range(1, launch[0]):
+        other = found(launch, rank, name)
+        assert set(other) == set(first)
+        assert all(np.array_equal(other[key], values) for key, values in first.items())
+
+
+def test_dropout_draws_other_masks(launch: tuple[int, Path], alone: dict[str, Arrays]) -> None:
+    seen, expected = found(launch, 0, "dropout"), alone["dropout"]
+    np.testing.assert_allclose(seen["el2n/0"], expected["el2n/0"], rtol=1e-4, atol=1e-5)
+    assert not np.allclose(seen["steps"][:10], expected["steps"][:10], atol=1e-2)
+
+
+def test_all_hear_of_a_flag_at_the_same_step(launch: tuple[int, Path]) -> None:
+    for words in said(launch):
+        assert words["world"] == launch[0]
+        assert words["any"] == [False] * 4 + [True] + [False] * 2
+
+
+def test_all_leave_together(launch: tuple[int, Path]) -> None:
+    *others, last = said(launch)
+    assert last["diverged"] == "DivergedError: mine diverged" and last["failed"] == "RecipeError: mine failed"
+    for words in others:
+        assert words["diverged"].startswith("DivergedError") and "another process" in words["diverged"]
+        assert words["failed"].startswith("RecipeError") and "another process" in words["failed"]
+    assert all(words["well"] is None for words in said(launch))
+
+
+def test_every_id_exactly_once(launch: tuple[int, Path]) -> None:
+    for words in said(launch):
+        assert words["coverage"].startswith("CoverageError") and "10 (2 times), 60 (0 times)" in words["coverage"]
+        assert words["together"] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_row_alone_is_too_little_for_batch_norm(launch: tuple[int, Path]) -> None:
+    for words in said(launch):
+        assert f"task.training.batch_size={2 * launch[0]}" in words["batch norm"]
+
+
+def test_a_run_with_batch_norm(launch: tuple[int, Path]) -> None:
+    if launch[0] == 3:
+        pytest.skip("the run is that of two processes")
+    plan = RunFolder(launch[1] / "run").plan()
+    assert plan is not None and (plan.parallel, plan.world, plan.batch_norm) == ("data", 2, BATCH_NORM)
+    first, second = (words["session"] for words in said(launch))
+    assert first == second and "parallel=data" in first["refused"] and np.isfinite(first["el2n"]).all()
+    seed = RunFolder(launch[1] / "run").load_seed(0, with_weights=True)
+    assert any("running_mean" in name and np.abs(values).sum() > 0 for name, values in seed.weights[2].items())
+    assert torch.get_num_threads() == 1
