@@ -70,14 +70,13 @@ def _check(session: Session, kept: Plan) -> None:
             f"{path} was begun with parallel={kept.parallel}, and this is parallel={asked}; leave it out, or choose another --out"
         )
     if kept.parallel == "data" and kept.world != world:
+        before = (
+            "1 process that trains each model by itself" if kept.world == 1 else f"{kept.world} processes that train each model together"
+        )
         raise RecipeError(
-            f"{path} was begun by {_counted(kept.world)} that train each model together, and these are {world}; "
+            f"{path} was begun by {before}, and {'this is 1' if world == 1 else f'these are {world}'}; "
             f"start {kept.world}, or choose another --out"
         )
-
-
-def _counted(world: int) -> str:
-    return "1 process" if world == 1 else f"{world} processes"
 
 
 def measured_engine(session: Session, feed: Feed) -> Engine:
