@@ -70,7 +70,8 @@ class Plan:
     """What must be equal for results to be bit-identical; decided once per run by measuring, then reused.
 
     `parallel`: processes train whole seeds (any number of them may go on), or `world` of them train each model together.
-    `batch_norm`: what BatchNorm's statistics then are, in words; None for a model without it, and for one process.
+    `sharded`: each of these holds a part of every weight (FSDP). `batch_norm`: what BatchNorm's statistics then are, in words; None
+    for a model without it, and for one process.
     """
 
     device: str
@@ -80,6 +81,7 @@ class Plan:
     gradient_engine: Literal["loop", "vmap"]
     parallel: Literal["seeds", "data"] = "seeds"
     world: int = 1
+    sharded: bool = False
     batch_norm: str | None = None
 
 

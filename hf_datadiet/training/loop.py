@@ -51,10 +51,10 @@ def train(
     the loss is no longer finite. `shared`: the processes that train this model together. `on_epoch` is called after each epoch,
     with the model in train mode.
     """
+    forward = partial(_forward, shared.wrap(model), feed.device, training.precision)
     optimizer = optimizer_for(model, training.optimizer)
     scheduler = _scheduler(optimizer, training, schedule_steps)
     criterion = mean_loss(feed.task, training.label_smoothing)
-    forward = partial(_forward, shared.wrap(model), feed.device, training.precision)
     seed_generators(streams.noise)
     model.train()
     curve: list[dict[str, float]] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 import torch
@@ -29,6 +30,9 @@ from hf_datadiet.training.together import together
 
 PREDICTED, LOGITS = "", "logits of all"
 """Columns beside the scores; no score can have such a name."""
+
+NOTHING = -1
+"""What a model predicts whose outputs are not finite."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,9 @@ def observe(
         error = found
     shared.agree(error)
     whole = shared.gather(columns, rows, feed.example_id)
+    # The loss of a step is taken before its update: a training that diverges in its last step shows only here.
+    if (whole[PREDICTED] == NOTHING).any():
+        raise DivergedError("the training diverged: the model's outputs are not finite; lower task.training.optimizer.lr")
     return Observation({name: whole[name].numpy() for name in scorers}, whole[PREDICTED].numpy(), whole.get(LOGITS), shared.smallest(size))
 
 
@@ -74,14 +81,17 @@ def _columns(
     def look(batch: torch.Tensor) -> dict[str, torch.Tensor]:
         known = {"example_id": torch.from_numpy(feed.example_id)[batch].to(feed.device), "seed": seed}
         seen, logits = scores_of_batch(model, norms, feed.inputs(batch), feed.labels[batch.to(feed.device)], scorers, known)
-        # The loss of a step is taken before its update: a training that diverges in its last step shows only here.
-        if not torch.isfinite(logits).all():
-            raise DivergedError("the training diverged: the model's outputs are not finite; lower task.training.optimizer.lr")
-        return seen | {PREDICTED: logits.argmax(1).to(torch.int32)} | ({LOGITS: logits} if keep_logits else {})
+        predicted = torch.where(logits.isfinite().all(1), logits.argmax(1), NOTHING).to(torch.int32)
+        return seen | {PREDICTED: predicted} | ({LOGITS: logits} if keep_logits else {})
 
+    # All processes look at equally many rows, at row 0 again where the others have one more: a sharded model answers all at once.
+    shown = torch.cat([rows, rows.new_zeros(ceil(len(feed) / plan.world) - len(rows))])
     with at_rest(model):
-        # A process without rows looks at one all the same: then its empty columns have the right shapes.
-        parts, size = in_batches(look, rows if len(rows) else torch.arange(1), plan.observe_batch_size)
+        if plan.sharded:
+            # Nor may one of them fall back to smaller batches.
+            parts, size = [look(batch) for batch in shown.split(plan.observe_batch_size)], plan.observe_batch_size
+        else:
+            parts, size = in_batches(look, shown, plan.observe_batch_size)
     return {name: torch.cat([part[name] for part in parts])[: len(rows)] for name in parts[0]}, size
 
 

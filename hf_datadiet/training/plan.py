@@ -11,6 +11,7 @@ from hf_datadiet.gradients.norms import Engine, fastest_engine
 from hf_datadiet.records import Plan
 from hf_datadiet.tasks.base import mean_loss
 from hf_datadiet.training.feed import Feed
+from hf_datadiet.training.processes import sharding_asked
 from hf_datadiet.training.randomness import streams_for, untouched_generators
 from hf_datadiet.training.session import PROBE_ROWS, Session
 from hf_datadiet.training.together import BATCH_NORM, has_batch_norm
@@ -24,6 +25,9 @@ def decide_plan(session: Session, feed: Feed, units: int) -> Plan:
 
     `RecipeError` where this launch cannot follow the kept one: another device, another way of sharing, another number of processes.
     """
+    if session.folder.plan() is None:
+        # Before anybody waits for anybody.
+        _check_sharding(session, units)
     with session.processes.main_first():
         if session.folder.plan() is None:
             session.folder.save_plan(_new_plan(session, feed, units))
@@ -47,6 +51,7 @@ def _new_plan(session: Session, feed: Feed, units: int) -> Plan:
         gradient_engine=measured_engine(session, feed),
         parallel=parallel,
         world=world,
+        sharded=_sharded(session, units),
         batch_norm=BATCH_NORM if world > 1 and has_batch_norm(_fresh_model(session, feed)) else None,
     )
 
@@ -55,7 +60,21 @@ def _parallel(session: Session, units: int) -> Literal["seeds", "data"]:
     asked = session.recipe.parallel
     if asked != "auto":
         return asked
-    return "data" if units < session.processes.world else "seeds"
+    # Who asks for FSDP has a model that one process cannot train.
+    return "data" if units < session.processes.world or sharding_asked() else "seeds"
+
+
+def _sharded(session: Session, units: int) -> bool:
+    return sharding_asked() and session.processes.world > 1 and _parallel(session, units) == "data"
+
+
+def _check_sharding(session: Session, units: int) -> None:
+    whole = [name for name, scorer in session.batch_scores.items() if "grad_norms" in scorer.needs]
+    if whole and _sharded(session, units):
+        raise RecipeError(
+            f"{whole[0]} is the norm of one example's whole gradient, and no process of this launch has a whole model (FSDP); "
+            f"leave {whole[0]} out of score.scores, or start without FSDP: --num-processes {session.processes.world}"
+        )
 
 
 def _check(session: Session, kept: Plan) -> None:
@@ -76,6 +95,11 @@ def _check(session: Session, kept: Plan) -> None:
         raise RecipeError(
             f"{path} was begun by {before}, and {'this is 1' if world == 1 else f'these are {world}'}; "
             f"start {kept.world}, or choose another --out"
+        )
+    if kept.world > 1 and kept.sharded != sharding_asked():
+        raise RecipeError(
+            f"{path} was begun {'with' if kept.sharded else 'without'} sharded models (FSDP), and this launch is "
+            f"{'without' if kept.sharded else 'with'}; start it as before, or choose another --out"
         )
 
 

@@ -18,7 +18,7 @@ from hf_datadiet.training.loop import Step, steps_of, train
 from hf_datadiet.training.observe import Observation, observe
 from hf_datadiet.training.randomness import streams_for, untouched_generators
 from hf_datadiet.training.session import Session
-from hf_datadiet.training.together import together
+from hf_datadiet.training.together import together, whole_state
 
 PURPOSE = "score"
 
@@ -106,4 +106,4 @@ class _SeedRun:
             self.observe_seconds += time.perf_counter() - start
         if epoch in self.session.recipe.kept_epochs:
             # A copy: the tensors go on changing.
-            self.weights[epoch] = {name: tensor.detach().cpu().numpy().copy() for name, tensor in model.state_dict().items()}
+            self.weights[epoch] = {name: tensor.cpu().numpy().copy() for name, tensor in whole_state(model).items()}

@@ -16,10 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from hf_datadiet.errors import CoverageError, DataDietError, DivergedError, RecipeError
+from hf_datadiet.errors import CoverageError, DataDietError, RecipeError
 from hf_datadiet.gradients.forward import Inputs, each, logits_of
 from hf_datadiet.records import Plan
 from hf_datadiet.training.processes import PATIENCE, processes
@@ -31,18 +34,27 @@ BATCH_NORM = "statistics of each process's rows; running statistics of process 0
 
 @dataclass
 class Together:
-    """`rank` of `world` processes that share each batch of one training; one process by itself is the plain path."""
+    """`rank` of `world` processes that share each batch of one training; one process by itself is the plain path.
+
+    `sharded`: weights, gradients and the optimizer's state are spread over the processes, each of which passes its rows through the
+    whole model all the same. Then every pass through the model is one of all processes.
+    """
 
     rank: int = 0
     world: int = 1
+    sharded: bool = False
     _batch_norm: bool = field(default=False, init=False, repr=False)
     _asked: tuple[distributed.Work, torch.Tensor] | None = field(default=None, init=False, repr=False)
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """What stands in for the model in training passes; it has the model's own parameters and buffers."""
+        """What stands in for the model in training passes. If sharded it is the model itself: make the optimizer afterwards."""
         if self.world == 1:
             return model
         self._batch_norm = has_batch_norm(model)
+        if self.sharded:
+            # Accelerate's own way to fully_shard is closed on CPUs, where this can be shown to be right.
+            fully_shard(model, mesh=init_device_mesh(next(model.parameters()).device.type, (self.world,)))
+            return model
         # Not accelerator.prepare_model: that would follow the precision and the compiler of Accelerate's configuration, not the recipe.
         # Parameters may be unused in some step or in all of them; one process does not mind either.
         return DistributedDataParallel(_Logits(model), find_unused_parameters=True)
@@ -112,13 +124,11 @@ class Together:
         return slice(start, start + each_has + (self.rank < more))
 
     def agree(self, error: DataDietError | None) -> None:
-        """Raise `error`; where another process has one and this one has none, its like: all of them leave a shared task, or none."""
-        found = self._sum(torch.tensor([isinstance(error, DivergedError), error is not None], dtype=torch.int64)).tolist()
+        """Raise `error`; a `RecipeError` if only another process has one: all of them leave a shared task, or none."""
+        failed = self._sum(torch.tensor(int(error is not None)))
         if error is not None:
             raise error
-        if found[0]:
-            raise DivergedError("the training diverged: outputs of another process's rows are not finite; lower task.training.optimizer.lr")
-        if found[1]:
+        if failed:
             raise RecipeError("another process of this launch failed; its own message says why and what to do")
 
     def gather(self, columns: Mapping[str, torch.Tensor], rows: torch.Tensor, example_id: NDArray[np.int64]) -> dict[str, torch.Tensor]:
@@ -172,7 +182,13 @@ ALONE = Together()
 
 def together(plan: Plan) -> Together:
     """The processes that train each model together by this plan."""
-    return Together(processes().rank, plan.world) if plan.world > 1 else ALONE
+    return Together(processes().rank, plan.world, plan.sharded) if plan.world > 1 else ALONE
+
+
+def whole_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The model's state, whole also where it is sharded; then all its processes have to ask for it."""
+    found = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    return {name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor for name, tensor in found.items()}
 
 
 def has_batch_norm(model: nn.Module) -> bool:

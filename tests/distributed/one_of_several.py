@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from hf_datadiet.durable import write_json, write_safetensors
-from hf_datadiet.errors import CoverageError, DataDietError, DivergedError, RecipeError
+from hf_datadiet.errors import CoverageError, DataDietError, RecipeError
 from hf_datadiet.score import score_run
 from hf_datadiet.training.processes import processes
 from hf_datadiet.training.together import Together, together
-from tests.distributed.shared_trainings import CASES, WITH_CHANCE, plan_for, result_of
+from tests.distributed.shared_trainings import CASES, SHARDED, WITH_CHANCE, plan_for, result_of
 from tests.training.toy import small_session, toy_model
 
 
@@ -24,8 +24,10 @@ def main(folder: Path) -> None:
     out = folder / str(mine.rank)
     for name, case in (CASES | WITH_CHANCE).items():
         write_safetensors(out / f"{name}.safetensors", result_of(case, mine.world), {})
+    for name in SHARDED:
+        write_safetensors(out / f"{name}, sharded.safetensors", result_of((CASES | WITH_CHANCE)[name], mine.world, sharded=True), {})
     shared = together(plan_for(mine.world))
-    said = {"world": mine.world, "any": answers(shared), **disagreements(shared)}
+    said = {"world": mine.world, "any": answers(shared), "noise": noise(shared), **disagreements(shared)}
     if mine.world == 2:
         said["session"] = session(folder / "run")
     write_json(out / "said.json", said)
@@ -36,13 +38,21 @@ def answers(shared: Together) -> list[bool]:
     return [shared.any(step == 3 and shared.rank == shared.world - 1) for step in range(7)]
 
 
+def noise(shared: Together) -> list[float]:
+    """What the global generator draws in steps 2, 3 and 2."""
+    drawn = []
+    for step in (2, 3, 2):
+        shared.seed_noise(5, step)
+        drawn.append(float(torch.rand(())))
+    return drawn
+
+
 def disagreements(shared: Together) -> dict[str, Any]:
     last = shared.rank == shared.world - 1
     ids = torch.arange(10, 70, 10).numpy()
     rows = torch.arange(6)[shared.part(6)]
     values = {"x": rows.float()}
     return {
-        "diverged": message(lambda: shared.agree(DivergedError("mine diverged") if last else None)),
         "failed": message(lambda: shared.agree(RecipeError("mine failed") if last else None)),
         "well": message(lambda: shared.agree(None)),
         # The last process observes id 10 again instead of its last row.

@@ -17,7 +17,7 @@ from hf_datadiet.training.feed import Feed
 from hf_datadiet.training.loop import Step, steps_of, train
 from hf_datadiet.training.observe import observe
 from hf_datadiet.training.randomness import streams_for, untouched_generators
-from hf_datadiet.training.together import together
+from hf_datadiet.training.together import together, whole_state
 from tests.training.toy import CPU, N_CLASSES, ToyTask, toy_feed, toy_model, training
 
 Arrays = dict[str, NDArray[Any]]
@@ -103,15 +103,19 @@ WITH_CHANCE = {
 }
 
 
-def plan_for(world: int) -> Plan:
-    return Plan("cpu", 1, "float32", 8, "loop", "data" if world > 1 else "seeds", world)
+SHARDED = ("sgd", "adamw", "text", "batches of two", "two rows", "dropout")
+"""Also with a model that is spread over the processes; without `grand`."""
 
 
-def result_of(case: Case, world: int, epochs: int = 3) -> Arrays:
+def plan_for(world: int, sharded: bool = False) -> Plan:
+    return Plan("cpu", 1, "float32", 8, "loop", "data" if world > 1 else "seeds", world, sharded)
+
+
+def result_of(case: Case, world: int, *, sharded: bool = False, epochs: int = 3) -> Arrays:
     """Scores at every moment, forgetting, logits of every step, learning curve and last weights."""
-    feed, model, plan = case.feed(), seeded(case.model), plan_for(world)
+    feed, model, plan = case.feed(), seeded(case.model), plan_for(world, sharded)
     asked = training(**{"epochs": epochs, "batch_size": 10, "optimizer": {"lr": 0.1}, **(case.keys or {})})
-    scorers: Any = {name: registry.find("scorers", name) for name in ("el2n", "grand", "chance")}
+    scorers: Any = {name: registry.find("scorers", name) for name in ("el2n", "chance", *(() if sharded else ("grand",)))}
     forgetting: Any = registry.find("scorers", "forgetting")
     state, found, logits = forgetting.init(len(feed), N_CLASSES, CPU), {}, []
 
@@ -140,7 +144,7 @@ def result_of(case: Case, world: int, epochs: int = 3) -> Arrays:
             on_epoch=lambda stats: moment(int(stats["epoch"])),
         )
     found |= {name: values.numpy() for name, values in forgetting.finish(state).items()}
-    found |= {f"weights/{name}": tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    found |= {f"weights/{name}": tensor.numpy() for name, tensor in whole_state(model).items()}
     found["steps"] = torch.cat(logits).numpy()
     found["curve"] = np.array([[stats["loss"], stats["accuracy"]] for stats in curve])
     return found
