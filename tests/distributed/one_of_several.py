@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import torch
 
 from hf_datadiet.durable import write_json, write_safetensors
 from hf_datadiet.errors import CoverageError, DataDietError, RecipeError
+from hf_datadiet.records import ArmResult
 from hf_datadiet.score import score_run
 from hf_datadiet.training.processes import processes
+from hf_datadiet.training.retrain import retrain
 from hf_datadiet.training.together import Together, together
 from tests.distributed.shared_trainings import CASES, SHARDED, WITH_CHANCE, plan_for, result_of
 from tests.training.toy import small_session, toy_model
@@ -30,6 +34,10 @@ def main(folder: Path) -> None:
     said = {"world": mine.world, "any": answers(shared), "noise": noise(shared), **disagreements(shared)}
     if mine.world == 2:
         said["session"] = session(folder / "run")
+        said["arm"] = plain(an_arm(folder / "arm", mine.world))
+        # What accelerate launch tells its processes; the last to be looked at, for it stays.
+        os.environ["ACCELERATE_USE_FSDP"] = "true"
+        said["sharded session"] = session(folder / "sharded")
     write_json(out / "said.json", said)
 
 
@@ -84,7 +92,22 @@ def session(folder: Path) -> dict[str, Any]:
         ready = small_session(folder, small)
     table = score_run(ready, progress=False)
     refused = message(lambda: score_run(small_session(folder, {**small, "score.seeds": 2, "parallel": "seeds"}), progress=False))
-    return {"el2n": table.columns["el2n"].mean.tolist(), "refused": refused}
+    scores = {name: table.columns[name].mean.tolist() for name in ("el2n", "forgetting")}
+    return {**scores, "refused": refused}
+
+
+def an_arm(folder: Path, world: int) -> ArmResult:
+    """A training of an evaluation, of a model without BatchNorm."""
+    mine = processes()
+    with mine.main_first():
+        ready = small_session(folder, {"task.model": "timm:test_vit", "task.crop": 0, "task.image_size": 32, "source.test.fraction": 0.03})
+    feed = ready.train_feed()
+    test = ready.test_feed(feed)
+    return retrain(ready, feed, test, plan_for(world), arm="full", seed=10_000, ids=feed.example_id[:31], steps=5)
+
+
+def plain(result: ArmResult) -> dict[str, Any]:
+    return {**asdict(result), "predicted": result.predicted.tolist(), "p_label": result.p_label.tolist()}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from hf_datadiet.durable import read_safetensors
 from hf_datadiet.store import RunFolder
@@ -111,13 +110,28 @@ def test_a_row_alone_is_too_little_for_batch_norm(launch: tuple[int, Path]) -> N
         assert f"task.training.batch_size={2 * launch[0]}" in words["batch norm"]
 
 
-def test_a_run_with_batch_norm(launch: tuple[int, Path]) -> None:
-    if launch[0] == 3:
-        pytest.skip("the run is that of two processes")
-    plan = RunFolder(launch[1] / "run").plan()
+@pytest.mark.parametrize("launch", [2], indirect=True)
+@pytest.mark.parametrize("name", ["run", "sharded"])
+def test_a_run_with_batch_norm(launch: tuple[int, Path], name: str) -> None:
+    folder, key = RunFolder(launch[1] / name), {"run": "session", "sharded": "sharded session"}[name]
+    plan = folder.plan()
     assert plan is not None and (plan.parallel, plan.world, plan.batch_norm) == ("data", 2, BATCH_NORM)
-    first, second = (words["session"] for words in said(launch))
+    assert plan.sharded == (name == "sharded")
+    first, second = (words[key] for words in said(launch))
     assert first == second and "parallel=data" in first["refused"] and np.isfinite(first["el2n"]).all()
-    seed = RunFolder(launch[1] / "run").load_seed(0, with_weights=True)
-    assert any("running_mean" in name and np.abs(values).sum() > 0 for name, values in seed.weights[2].items())
-    assert torch.get_num_threads() == 1
+    np.testing.assert_allclose(first["el2n"], said(launch)[0]["session"]["el2n"], rtol=1e-4, atol=1e-5)
+    assert first["forgetting"] == said(launch)[0]["session"]["forgetting"]
+    result = folder.load_seed(0, with_weights=True)
+    assert any("running_mean" in key and np.abs(values).sum() > 0 for key, values in result.weights[2].items())
+    expected = RunFolder(launch[1] / "run").load_seed(0, with_weights=True).weights[2]
+    assert {key: values.shape for key, values in result.weights[2].items()} == {key: values.shape for key, values in expected.items()}
+
+
+@pytest.mark.parametrize("launch", [2], indirect=True)
+def test_an_arm_of_an_evaluation(launch: tuple[int, Path], tmp_path: Path) -> None:
+    expected = one_of_several.an_arm(tmp_path, 1)
+    first, second = ({**words["arm"], "seconds": 0} for words in said(launch))
+    assert first == second
+    assert first["predicted"] == expected.predicted.tolist() and len(set(first["predicted"])) > 1
+    np.testing.assert_allclose(first["p_label"], expected.p_label, rtol=1e-3, atol=1e-3)
+    assert first["metrics"] == expected.metrics and first["steps"] == 5

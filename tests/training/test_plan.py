@@ -11,7 +11,7 @@ import pytest
 from hf_datadiet.errors import RecipeError
 from hf_datadiet.records import Plan
 from hf_datadiet.training.plan import decide_plan
-from hf_datadiet.training.processes import Processes
+from hf_datadiet.training.processes import Processes, processes
 from hf_datadiet.training.together import BATCH_NORM
 from tests.training.toy import small_session
 
@@ -66,3 +66,32 @@ def test_another_launch_is_refused(tmp_path: Path, first: tuple[int, str], then:
         planned(tmp_path, then[0], 1, parallel=then[1])
     assert said in str(caught.value) and "\n" not in str(caught.value)
     assert planned(tmp_path, first[0], 1) == before
+
+
+def test_a_sharded_launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = planned(tmp_path / "plain", 2, 1)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    # More trainings than processes: but a model that is to be sharded is one that nobody can train alone.
+    plan = planned(tmp_path / "sharded", 2, 9)
+    assert plan == replace(plain, sharded=True)
+    with pytest.raises(RecipeError, match="begun without sharded models"):
+        planned(tmp_path / "plain", 2, 1)
+    monkeypatch.delenv("ACCELERATE_USE_FSDP")
+    with pytest.raises(RecipeError, match="begun with sharded models"):
+        planned(tmp_path / "sharded", 2, 9)
+
+
+def test_a_sharded_model_has_no_gradient_norms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    scores = {"score.scores": ["el2n", "grand"]}
+    with pytest.raises(RecipeError, match=r"leave grand out of score\.scores") as caught:
+        planned(tmp_path, 2, 1, **scores)
+    assert "\n" not in str(caught.value) and not (tmp_path / "plan.json").exists()
+    assert not planned(tmp_path, 2, 2, parallel="seeds", **scores).sharded
+
+
+@pytest.mark.parametrize(("flag", "name"), [("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"), ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM")])
+def test_what_was_never_tried_is_refused(flag: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(flag, "true")
+    with pytest.raises(RecipeError, match=f"set up for {name}"):
+        processes()
