@@ -49,19 +49,38 @@ class Observation:
 
 
 def observe(
-    model: nn.Module, feed: Feed, scorers: Mapping[str, BatchScore], seed: int, plan: Plan, *, keep_logits: bool = False
+    model: nn.Module,
+    feed: Feed,
+    scorers: Mapping[str, BatchScore],
+    seed: int,
+    plan: Plan,
+    *,
+    keep_logits: bool = False,
+    between: Callable[[], None] = lambda: None,
 ) -> Observation:
     """Observe all N rows of a feed; every module comes back in the mode it was in. `DivergedError` for outputs that are not finite.
 
     Processes that train each model together by this plan take a shard each, and all get the whole. Logits are kept only on
-    request: of ten million rows and a thousand classes they would take 40 GB.
+    request: of ten million rows and a thousand classes they would take 40 GB. `between` is called after each batch, and may raise to
+    end the pass; it is not called where processes share the pass, which nobody may leave alone.
     """
     shared = together(plan)
     rows = torch.arange(len(feed))[shared.part(len(feed))]
+    norms = norms_for(model, scorers, plan.gradient_engine, mean_loss(feed.task))
+
+    def look(batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        known = {"example_id": torch.from_numpy(feed.example_id)[batch].to(feed.device), "seed": seed}
+        seen, logits = scores_of_batch(model, norms, feed.inputs(batch), feed.labels[batch.to(feed.device)], scorers, known)
+        predicted = torch.where(logits.isfinite().all(1), logits.argmax(1), NOTHING).to(torch.int32)
+        if plan.world == 1:
+            between()
+        return seen | {PREDICTED: predicted} | ({LOGITS: logits} if keep_logits else {})
+
     columns: dict[str, torch.Tensor] = {}
     size, error = plan.observe_batch_size, None
     try:
-        columns, size = _columns(model, feed, scorers, seed, plan, rows, keep_logits)
+        with at_rest(model):
+            columns, size = _columns(look, rows, len(feed), plan)
     except DataDietError as found:
         error = found
     shared.agree(error)
@@ -69,29 +88,21 @@ def observe(
     # The loss of a step is taken before its update: a training that diverges in its last step shows only here.
     if (whole[PREDICTED] == NOTHING).any():
         raise DivergedError("the training diverged: the model's outputs are not finite; lower task.training.optimizer.lr")
-    return Observation({name: whole[name].numpy() for name in scorers}, whole[PREDICTED].numpy(), whole.get(LOGITS), shared.smallest(size))
+    scores = {name: whole[name].numpy() for name in scorers}
+    return Observation(scores, whole[PREDICTED].numpy(), whole.get(LOGITS), min(shared.everyone(size)))
 
 
 def _columns(
-    model: nn.Module, feed: Feed, scorers: Mapping[str, BatchScore], seed: int, plan: Plan, rows: torch.Tensor, keep_logits: bool
+    look: Callable[[torch.Tensor], dict[str, torch.Tensor]], rows: torch.Tensor, n: int, plan: Plan
 ) -> tuple[dict[str, torch.Tensor], int]:
-    """The scores, predictions and perhaps logits of some rows (positions, int64 [n]), and the batch size that fitted."""
-    norms = norms_for(model, scorers, plan.gradient_engine, mean_loss(feed.task))
-
-    def look(batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        known = {"example_id": torch.from_numpy(feed.example_id)[batch].to(feed.device), "seed": seed}
-        seen, logits = scores_of_batch(model, norms, feed.inputs(batch), feed.labels[batch.to(feed.device)], scorers, known)
-        predicted = torch.where(logits.isfinite().all(1), logits.argmax(1), NOTHING).to(torch.int32)
-        return seen | {PREDICTED: predicted} | ({LOGITS: logits} if keep_logits else {})
-
+    """What `look` sees in this process's rows (positions, int64) of n, and the batch size that fitted."""
     # All processes look at equally many rows, at row 0 again where the others have one more: a sharded model answers all at once.
-    shown = torch.cat([rows, rows.new_zeros(ceil(len(feed) / plan.world) - len(rows))])
-    with at_rest(model):
-        if plan.sharded:
-            # Nor may one of them fall back to smaller batches.
-            parts, size = [look(batch) for batch in shown.split(plan.observe_batch_size)], plan.observe_batch_size
-        else:
-            parts, size = in_batches(look, shown, plan.observe_batch_size)
+    shown = torch.cat([rows, rows.new_zeros(ceil(n / plan.world) - len(rows))])
+    if plan.sharded:
+        # Nor may one of them fall back to smaller batches.
+        parts, size = [look(batch) for batch in shown.split(plan.observe_batch_size)], plan.observe_batch_size
+    else:
+        parts, size = in_batches(look, shown, plan.observe_batch_size)
     return {name: torch.cat([part[name] for part in parts])[: len(rows)] for name in parts[0]}, size
 
 

@@ -125,7 +125,7 @@ class Together:
 
     def agree(self, error: DataDietError | None) -> None:
         """Raise `error`; a `RecipeError` if only another process has one: all of them leave a shared task, or none."""
-        failed = self._sum(torch.tensor(int(error is not None)))
+        failed = any(self.everyone(int(error is not None)))
         if error is not None:
             raise error
         if failed:
@@ -151,11 +151,11 @@ class Together:
             whole[name] = self._sum(placed)
         return whole
 
-    def smallest(self, size: int) -> int:
-        """The smallest of all processes' sizes."""
-        sizes = torch.zeros(self.world, dtype=torch.int64)
-        sizes[self.rank] = size
-        return int(self._sum(sizes).min())
+    def everyone(self, value: int) -> list[int]:
+        """The value of every process, by rank."""
+        values = torch.zeros(self.world, dtype=torch.int64)
+        values[self.rank] = value
+        return self._sum(values).tolist()
 
     def _sum(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over processes of a tensor on the CPU."""

@@ -11,15 +11,19 @@ from typing import Any
 
 import torch
 
+from hf_datadiet import registry
 from hf_datadiet.durable import write_json, write_safetensors
 from hf_datadiet.errors import CoverageError, DataDietError, RecipeError
 from hf_datadiet.records import ArmResult
 from hf_datadiet.score import score_run
+from hf_datadiet.training.feed import Feed
+from hf_datadiet.training.observe import observe
 from hf_datadiet.training.processes import processes
 from hf_datadiet.training.retrain import retrain
 from hf_datadiet.training.together import Together, together
 from tests.distributed.shared_trainings import CASES, SHARDED, WITH_CHANCE, plan_for, result_of
-from tests.training.toy import small_session, toy_model
+from tests.training.test_memory import crowded
+from tests.training.toy import small_session, toy_feed, toy_model
 
 
 def main(folder: Path) -> None:
@@ -66,8 +70,27 @@ def disagreements(shared: Together) -> dict[str, Any]:
         # The last process observes id 10 again instead of its last row.
         "coverage": message(lambda: shared.gather(values, torch.cat([rows[:-1], rows[:1] * 0]) if last else rows, ids)),
         "together": shared.gather(values, rows, ids)["x"].tolist(),
+        "small": observed(shared, crowded(3 if last else 99)),
+        "none fits": message(lambda: observed(shared, crowded(0 if last else 99))),
+        "not finite": message(lambda: observed(shared, with_a_row_of(float("inf")))),
         "batch norm": message(lambda: narrow(shared)),
     }
+
+
+def observed(shared: Together, feed: Feed) -> dict[str, Any]:
+    """What a model of one layer says, and in which batches."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = torch.nn.Linear(5, 3)
+    scorers: Any = {"el2n": registry.find("scorers", "el2n")}
+    seen = observe(model, feed, scorers, 0, plan_for(shared.world))
+    return {"el2n": seen.scores["el2n"].tolist(), "batch_size": seen.batch_size}
+
+
+def with_a_row_of(value: float) -> Feed:
+    feed = toy_feed()
+    feed.prepared[-1] = value
+    return feed
 
 
 def narrow(shared: Together) -> None:

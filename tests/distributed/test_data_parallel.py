@@ -13,9 +13,10 @@ import pytest
 
 from hf_datadiet.durable import read_safetensors
 from hf_datadiet.store import RunFolder
-from hf_datadiet.training.together import BATCH_NORM
+from hf_datadiet.training.together import ALONE, BATCH_NORM
 from tests.distributed import one_of_several
 from tests.distributed.shared_trainings import CASES, SHARDED, WITH_CHANCE, Arrays, result_of
+from tests.training.toy import toy_feed
 
 ROOT = Path(__file__).parents[2]
 
@@ -97,6 +98,21 @@ def test_all_leave_together(launch: tuple[int, Path]) -> None:
     for words in others:
         assert words["failed"].startswith("RecipeError") and "another process" in words["failed"]
     assert all(words["well"] is None for words in said(launch))
+
+
+def test_one_process_out_of_memory(launch: tuple[int, Path]) -> None:
+    *others, last = said(launch)
+    expected = one_of_several.observed(ALONE, toy_feed())
+    for words in said(launch):
+        np.testing.assert_allclose(words["small"]["el2n"], expected["el2n"], rtol=1e-5, atol=1e-6)
+        assert words["small"]["batch_size"] == 2
+    assert "one row alone does not fit" in last["none fits"]
+    assert all("another process of this launch failed" in words["none fits"] for words in others)
+
+
+def test_all_notice_that_a_training_diverged(launch: tuple[int, Path]) -> None:
+    # The same error everywhere: the other seeds go on.
+    assert all(words["not finite"].startswith("DivergedError") for words in said(launch))
 
 
 def test_every_id_exactly_once(launch: tuple[int, Path]) -> None:
