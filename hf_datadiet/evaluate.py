@@ -24,10 +24,11 @@ from hf_datadiet.tasks.base import Task
 from hf_datadiet.training.feed import Feed
 from hf_datadiet.training.given import Given, by_name
 from hf_datadiet.training.loop import steps_of
+from hf_datadiet.training.plan import decide_plan
 from hf_datadiet.training.progress import Progress
 from hf_datadiet.training.randomness import generator_for
 from hf_datadiet.training.retrain import retrain
-from hf_datadiet.training.session import Session, decide_plan, folder_for, open_session
+from hf_datadiet.training.session import Session, folder_for, open_session
 from hf_datadiet.training.task import task_keys, task_object
 from hf_datadiet.training.tracker import Log, tracked
 
@@ -58,7 +59,7 @@ def judge(session: Session, selections: Sequence[Selection], *, progress: bool) 
     # Seed by seed: an evaluation that ends early has whole seeds to compare.
     todo = sorted((cell for cell, done in zip(cells, there, strict=True) if not done), key=lambda cell: cell.seed)
     if todo:
-        _retrain(session, train, test, decide_plan(session, train), processes.share(todo, lambda cell: cell.steps), progress)
+        _retrain(session, train, test, decide_plan(session, train, len(cells)), todo, progress)
     processes.wait()
     if processes.main:
         folder.save_evaluation(
@@ -107,12 +108,15 @@ def _cells(session: Session, arms: Sequence[Arm], n_rows: int) -> list[Cell]:
     ]
 
 
-def _retrain(session: Session, train: Feed, test: Feed, plan: Plan, cells: Sequence[Cell], shown: bool) -> None:
-    """Carry these trainings out and save what they predict."""
+def _retrain(session: Session, train: Feed, test: Feed, plan: Plan, todo: Sequence[Cell], shown: bool) -> None:
+    """Carry out this process's share of the trainings and save what they predict."""
     recipe, folder, spec = session.recipe, session.folder, session.recipe.evaluate
-    bar = Progress(sum(cell.steps for cell in cells), shown=shown)
+    cells = todo if plan.world > 1 else session.processes.share(todo, lambda cell: cell.steps)
+    # Of several processes at one training the main one speaks and writes.
+    speaks = plan.world == 1 or session.processes.main
+    bar = Progress(sum(cell.steps for cell in cells), shown=shown and speaks)
     for cell in cells:
-        with tracked(recipe.tracker, folder, f"{cell.arm}-{cell.seed}") as log:
+        with tracked(recipe.tracker if speaks else None, folder, f"{cell.arm}-{cell.seed}") as log:
 
             def report(stats: Mapping[str, float], cell: Cell = cell, log: Log = log) -> None:
                 where = f"{cell.arm}  seed {cell.seed - FIRST_EVALUATION_SEED + 1}/{spec.seeds}  epoch {stats['epoch']:.0f}"
@@ -121,7 +125,8 @@ def _retrain(session: Session, train: Feed, test: Feed, plan: Plan, cells: Seque
 
             result = retrain(session, train, test, plan, arm=cell.arm, seed=cell.seed, ids=cell.ids, steps=cell.steps, on_epoch=report)
             log({f"test/{metric}": value for metric, value in result.metrics.items()}, result.epochs)
-        folder.save_arm(spec.name, result, test.example_id)
+        if speaks:
+            folder.save_arm(spec.name, result, test.example_id)
 
 
 def arm_steps(recipe: Recipe, n_rows: int, n_full: int) -> int:

@@ -32,7 +32,8 @@ from hf_datadiet.training.environment import device_of
 from hf_datadiet.training.given import Given, given_model, is_given
 from hf_datadiet.training.kept import KeptModel
 from hf_datadiet.training.observe import norms_for, scores_of_batch
-from hf_datadiet.training.session import OBSERVE_BATCH_SIZE, find_scores
+from hf_datadiet.training.plan import OBSERVE_BATCH_SIZE
+from hf_datadiet.training.session import find_scores
 from hf_datadiet.training.task import task_again
 
 NOT_PASSED = {"example_id", "seed"}

@@ -233,7 +233,11 @@ class EvaluateSpec:
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class Recipe:
-    """Everything that was asked for; `prune` is a tuple of named selections. `tracker`: where learning curves are also shown."""
+    """Everything that was asked for; `prune` is a tuple of named selections. `tracker`: where learning curves are also shown.
+
+    `parallel`: several processes train whole seeds each, or each model together (`data`: every process takes its rows of a
+    batch); `auto` is the latter where there are fewer trainings than processes.
+    """
 
     source: SourceSpec
     task: TaskSpec = field(default_factory=TaskSpec)
@@ -241,6 +245,7 @@ class Recipe:
     prune: tuple[PruneSpec, ...] = ()
     evaluate: EvaluateSpec = field(default_factory=EvaluateSpec)
     tracker: Literal["trackio", "tensorboard", "wandb"] | None = None
+    parallel: Literal["auto", "seeds", "data"] = "auto"
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -296,9 +301,12 @@ class Recipe:
         return plain
 
     def identity(self) -> dict[str, Any]:
-        """What makes a run folder the same run. What may grow is left out: seeds, selections, evaluations; and the tracker."""
+        """What makes a run folder the same run. What may grow is left out: seeds, selections, evaluations; and the tracker.
+
+        How processes share the work is left out too: the plan records what was done.
+        """
         plain = self.to_dict()
-        del plain["prune"], plain["evaluate"], plain["score"]["seeds"], plain["tracker"]
+        del plain["prune"], plain["evaluate"], plain["score"]["seeds"], plain["tracker"], plain["parallel"]
         # Where the data lies does not matter; what it is, does: the store compares the content digest instead.
         for key in ("path", "sample", "repo", "revision", "config"):
             del plain["source"][key]

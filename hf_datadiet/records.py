@@ -67,13 +67,22 @@ class Source:
 
 @dataclass(frozen=True)
 class Plan:
-    """What must be equal for results to be bit-identical; decided once per run by measuring, then reused."""
+    """What must be equal for results to be bit-identical; decided once per run by measuring, then reused.
+
+    `parallel`: processes train whole seeds (any number of them may go on), or `world` of them train each model together.
+    `sharded`: each of these holds a part of every weight (FSDP). `batch_norm`: what BatchNorm's statistics then are, in words; None
+    for a model without it, and for one process.
+    """
 
     device: str
     threads: int
     precision: Literal["float32", "bf16"]
     observe_batch_size: int
     gradient_engine: Literal["loop", "vmap"]
+    parallel: Literal["seeds", "data"] = "seeds"
+    world: int = 1
+    sharded: bool = False
+    batch_norm: str | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,8 @@ class RunResult:
     """Wall seconds spent: {"train": ..., "observe": ...}."""
     weights: Mapping[int, Mapping[str, NDArray[Any]]]
     provenance: Provenance
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    """The plan that the seed ran under, with the batch size that it was observed with; empty for scores made elsewhere."""
 
     def __post_init__(self) -> None:
         check_ids(self.example_id, f"seed {self.seed}")

@@ -18,10 +18,12 @@ from hf_datadiet.recipe_yaml import to_yaml
 from hf_datadiet.records import RunResult, ScoreTable
 from hf_datadiet.store import RunFolder
 from hf_datadiet.tasks.base import Task
+from hf_datadiet.training.feed import Feed
 from hf_datadiet.training.given import Given, by_name
+from hf_datadiet.training.plan import decide_plan
 from hf_datadiet.training.progress import Progress
 from hf_datadiet.training.seeds import score_seed
-from hf_datadiet.training.session import Session, decide_plan, folder_for, open_session
+from hf_datadiet.training.session import Session, folder_for, open_session
 from hf_datadiet.training.task import task_keys, task_object
 from hf_datadiet.training.tracker import Log, tracked
 
@@ -110,20 +112,16 @@ def _lost(seeds: Sequence[int], n_left: int, reason: DivergedError | None) -> Di
 
 def _train_seeds(session: Session, missing: Sequence[int], shown: bool) -> dict[int, DivergedError]:
     """Train and save this process's share of the missing seeds; those that diverged, and how."""
-    recipe, main = session.recipe, session.processes.main
-    seeds = session.processes.share(missing)
-    progress = Progress(len(seeds) * recipe.score_epochs, shown=shown)
-    if main:
-        progress.note(f"preparing {len(session.labelled)} rows of {session.pinned.record.name}")
-    feed = session.train_feed()
-    if main:
-        if n_truncated := feed.fitted.get("n_truncated"):
-            progress.note(f"{n_truncated} of {len(feed)} texts are longer than task.max_length tokens and are cut")
-        session.folder.save_fitted(feed.fitted)
-    plan = decide_plan(session, feed)
+    recipe, processes = session.recipe, session.processes
+    feed = _feed(session, Progress(0, shown=shown and processes.main))
+    plan = decide_plan(session, feed, recipe.score.seeds)
+    seeds = missing if plan.world > 1 else processes.share(missing)
+    # Of several processes at one training the main one speaks and writes.
+    speaks = plan.world == 1 or processes.main
+    progress = Progress(len(seeds) * recipe.score_epochs, shown=shown and speaks)
     diverged: dict[int, DivergedError] = {}
     for position, seed in enumerate(seeds):
-        with tracked(recipe.tracker, session.folder, f"score-{seed:03d}") as log:
+        with tracked(recipe.tracker if speaks else None, session.folder, f"score-{seed:03d}") as log:
 
             def report(stats: Mapping[str, float], position: int = position, log: Log = log) -> None:
                 epoch = f"seed {position + 1}/{len(seeds)}  epoch {stats['epoch']:.0f}/{recipe.score_epochs}"
@@ -131,11 +129,26 @@ def _train_seeds(session: Session, missing: Sequence[int], shown: bool) -> dict[
                 log({"train/loss": stats["loss"], "train/accuracy": stats["accuracy"]}, int(stats["epoch"]))
 
             try:
-                session.folder.save_seed(score_seed(session, feed, plan, seed, report))
+                result = score_seed(session, feed, plan, seed, report)
+                if speaks:
+                    session.folder.save_seed(result)
+                # The next seed begins with the batches that fitted here.
+                plan = replace(plan, observe_batch_size=result.plan["observe_batch_size"])
             except DivergedError as error:
                 progress.note(f"seed {seed}: {error}")
                 diverged[seed] = error
     return diverged
+
+
+def _feed(session: Session, progress: Progress) -> Feed:
+    """The rows to be scored; what the task took from them is kept."""
+    progress.note(f"preparing {len(session.labelled)} rows of {session.pinned.record.name}")
+    feed = session.train_feed()
+    if n_truncated := feed.fitted.get("n_truncated"):
+        progress.note(f"{n_truncated} of {len(feed)} texts are longer than task.max_length tokens and are cut")
+    if session.processes.main:
+        session.folder.save_fitted(feed.fitted)
+    return feed
 
 
 def _table(session: Session, results: Sequence[RunResult]) -> ScoreTable:

@@ -16,8 +16,9 @@ from hf_datadiet.records import Plan
 from hf_datadiet.store import RunFolder
 from hf_datadiet.training.loop import steps_of, train
 from hf_datadiet.training.observe import observe
+from hf_datadiet.training.plan import OBSERVE_BATCH_SIZE, measured_engine
 from hf_datadiet.training.randomness import streams_for, untouched_generators
-from hf_datadiet.training.session import OBSERVE_BATCH_SIZE, Session, measured_engine
+from hf_datadiet.training.session import Session
 
 PROBE_ROWS = 512
 """Rows that are decoded for the measurement."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from hf_datadiet.recipe import Optimizer, Schedule, Training
 from hf_datadiet.tasks.base import mean_loss
 from hf_datadiet.training.feed import Feed, shuffled_batches, steps_per_epoch
 from hf_datadiet.training.randomness import Streams, seed_generators
+from hf_datadiet.training.together import ALONE, Together
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ def train(
     *,
     steps: int,
     schedule_steps: int,
+    shared: Together = ALONE,
     on_step: Callable[[Step], None] = lambda step: None,
     on_epoch: Callable[[Mapping[str, float]], None] = lambda stats: None,
 ) -> list[dict[str, float]]:
@@ -45,8 +48,10 @@ def train(
 
     The learning-rate schedule spans `schedule_steps`, which may be more. Returns the learning curve: one dict per
     epoch with its number, steps, and the mean loss and accuracy of the training forward passes. Raises `DivergedError` when
-    the loss is no longer finite. `on_epoch` is called after each epoch, with the model in train mode.
+    the loss is no longer finite. `shared`: the processes that train this model together. `on_epoch` is called after each epoch,
+    with the model in train mode.
     """
+    forward = partial(_forward, shared.wrap(model), feed.device, training.precision)
     optimizer = optimizer_for(model, training.optimizer)
     scheduler = _scheduler(optimizer, training, schedule_steps)
     criterion = mean_loss(feed.task, training.label_smoothing)
@@ -61,17 +66,15 @@ def train(
         shown, first = 0, done
         for batch in shuffled_batches(rows, training.batch_size, streams.order, feed.lengths):
             labels = feed.labels[batch.to(feed.device)]
+            shared.seed_noise(streams.noise, done)
             inputs = feed.inputs(batch, streams.augment)
-            logits = _forward(model, inputs, feed.device, training.precision, len(batch))
-            loss = criterion(logits, labels)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            logits, loss = shared.backward(forward, criterion, inputs, labels)
             optimizer.step()
             scheduler.step()
-            seen = logits.detach()
-            on_step(Step(epoch, batch, seen, labels))
-            loss_sum += loss.detach() * len(batch)
-            correct += (seen.argmax(1) == labels).sum()
+            on_step(Step(epoch, batch, logits, labels))
+            loss_sum += loss * len(batch)
+            correct += (logits.argmax(1) == labels).sum()
             shown += len(batch)
             done += 1
             if done == steps:
@@ -80,6 +83,7 @@ def train(
         if not torch.isfinite(loss_sum):
             raise DivergedError(f"the training diverged in epoch {epoch} (loss {stats['loss']}); lower task.training.optimizer.lr")
         curve.append(stats)
+        shared.settle(model)
         on_epoch(stats)
     return curve
 
@@ -94,13 +98,14 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-def _forward(model: nn.Module, inputs: Inputs, device: torch.device, precision: str, n_rows: int) -> torch.Tensor:
+def _forward(model: nn.Module, device: torch.device, precision: str, inputs: Inputs) -> torch.Tensor:
     """float32 [B, C]; a `RecipeError` where a single row is too few for the model (BatchNorm without positions)."""
     try:
         with autocast(device, precision):
             return logits_of(model, inputs).float()
     except ValueError as error:
-        if n_rows > 1 or "more than 1 value per channel" not in str(error):
+        rows = next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs
+        if len(rows) > 1 or "more than 1 value per channel" not in str(error):
             raise
         raise RecipeError(
             "the model's BatchNorm cannot train on a batch of one row; give it two rows or more, and task.training.batch_size=2 or more"

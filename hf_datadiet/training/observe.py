@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hf_datadiet.errors import DivergedError
+from hf_datadiet.errors import DataDietError, DivergedError
 from hf_datadiet.gradients import GradientNorms
 from hf_datadiet.gradients.forward import Inputs, logits_of
 from hf_datadiet.gradients.norms import Engine
@@ -24,46 +25,85 @@ from hf_datadiet.records import Plan
 from hf_datadiet.scorers.base import BatchScore
 from hf_datadiet.tasks.base import mean_loss
 from hf_datadiet.training.feed import Feed
+from hf_datadiet.training.memory import in_batches
+from hf_datadiet.training.together import together
+
+PREDICTED, LOGITS = "", "logits of all"
+"""Columns beside the scores; no score can have such a name."""
+
+NOTHING = -1
+"""What a model predicts whose outputs are not finite."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """`scores[name]` float32 [N], `predicted` int32 [N], `logits` float32 [N, C] on the CPU if they were asked for."""
+    """`scores[name]` float32 [N], `predicted` int32 [N], `logits` float32 [N, C] on the CPU if they were asked for.
+
+    `batch_size`: the plan's, or what fitted into memory; a later pass does well to begin with it.
+    """
 
     scores: Mapping[str, NDArray[np.float32]]
     predicted: NDArray[np.int32]
     logits: torch.Tensor | None
+    batch_size: int
 
 
 def observe(
-    model: nn.Module, feed: Feed, scorers: Mapping[str, BatchScore], seed: int, plan: Plan, *, keep_logits: bool = False
+    model: nn.Module,
+    feed: Feed,
+    scorers: Mapping[str, BatchScore],
+    seed: int,
+    plan: Plan,
+    *,
+    keep_logits: bool = False,
+    between: Callable[[], None] = lambda: None,
 ) -> Observation:
     """Observe all N rows of a feed; every module comes back in the mode it was in. `DivergedError` for outputs that are not finite.
 
-    Logits are kept only on request: of ten million rows and a thousand classes they would take 40 GB.
+    Processes that train each model together by this plan take a shard each, and all get the whole. Logits are kept only on
+    request: of ten million rows and a thousand classes they would take 40 GB. `between` is called after each batch, and may raise to
+    end the pass; it is not called where processes share the pass, which nobody may leave alone.
     """
+    shared = together(plan)
+    rows = torch.arange(len(feed))[shared.part(len(feed))]
     norms = norms_for(model, scorers, plan.gradient_engine, mean_loss(feed.task))
-    scores: dict[str, list[torch.Tensor]] = {name: [] for name in scorers}
-    predicted: list[torch.Tensor] = []
-    all_logits: list[torch.Tensor] = []
-    with at_rest(model):
-        for rows in torch.arange(len(feed)).split(plan.observe_batch_size):
-            example_id = torch.from_numpy(feed.example_id)[rows].to(feed.device)
-            known = {"example_id": example_id, "seed": seed}
-            seen, logits = scores_of_batch(model, norms, feed.inputs(rows), feed.labels[rows.to(feed.device)], scorers, known)
-            # The loss of a step is taken before its update: a training that diverges in its last step shows only here.
-            if not torch.isfinite(logits).all():
-                raise DivergedError("the training diverged: the model's outputs are not finite; lower task.training.optimizer.lr")
-            for name, values in seen.items():
-                scores[name].append(values)
-            predicted.append(logits.argmax(1).to(torch.int32))
-            if keep_logits:
-                all_logits.append(logits)
-    return Observation(
-        {name: torch.cat(parts).numpy() for name, parts in scores.items()},
-        torch.cat(predicted).numpy(),
-        torch.cat(all_logits) if keep_logits else None,
-    )
+
+    def look(batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        known = {"example_id": torch.from_numpy(feed.example_id)[batch].to(feed.device), "seed": seed}
+        seen, logits = scores_of_batch(model, norms, feed.inputs(batch), feed.labels[batch.to(feed.device)], scorers, known)
+        predicted = torch.where(logits.isfinite().all(1), logits.argmax(1), NOTHING).to(torch.int32)
+        if plan.world == 1:
+            between()
+        return seen | {PREDICTED: predicted} | ({LOGITS: logits} if keep_logits else {})
+
+    columns: dict[str, torch.Tensor] = {}
+    size, error = plan.observe_batch_size, None
+    try:
+        with at_rest(model):
+            columns, size = _columns(look, rows, len(feed), plan)
+    except DataDietError as found:
+        error = found
+    shared.agree(error)
+    whole = shared.gather(columns, rows, feed.example_id)
+    # The loss of a step is taken before its update: a training that diverges in its last step shows only here.
+    if (whole[PREDICTED] == NOTHING).any():
+        raise DivergedError("the training diverged: the model's outputs are not finite; lower task.training.optimizer.lr")
+    scores = {name: whole[name].numpy() for name in scorers}
+    return Observation(scores, whole[PREDICTED].numpy(), whole.get(LOGITS), min(shared.everyone(size)))
+
+
+def _columns(
+    look: Callable[[torch.Tensor], dict[str, torch.Tensor]], rows: torch.Tensor, n: int, plan: Plan
+) -> tuple[dict[str, torch.Tensor], int]:
+    """What `look` sees in this process's rows (positions, int64) of n, and the batch size that fitted."""
+    # All processes look at equally many rows, at row 0 again where the others have one more: a sharded model answers all at once.
+    shown = torch.cat([rows, rows.new_zeros(ceil(n / plan.world) - len(rows))])
+    if plan.sharded:
+        # Nor may one of them fall back to smaller batches.
+        parts, size = [look(batch) for batch in shown.split(plan.observe_batch_size)], plan.observe_batch_size
+    else:
+        parts, size = in_batches(look, shown, plan.observe_batch_size)
+    return {name: torch.cat([part[name] for part in parts])[: len(rows)] for name in parts[0]}, size
 
 
 def norms_for(

@@ -14,11 +14,14 @@ from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, reduce
+from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env, reduce
 
 from hf_datadiet.errors import RecipeError
 
 T = TypeVar("T")
+
+UNTRIED = {"DeepSpeed": "ACCELERATE_USE_DEEPSPEED", "Megatron-LM": "ACCELERATE_USE_MEGATRON_LM"}
+"""What Accelerate can also start, and how it tells the processes."""
 
 PATIENCE = timedelta(days=30)
 """How long a process that has finished waits for the others: a whole training may lie between them. A process that dies ends the wait."""
@@ -88,8 +91,19 @@ def processes() -> Processes:
     return Processes(found.process_index, found.num_processes)
 
 
+def sharding_asked() -> bool:
+    """Whether this launch is to shard models (FSDP). Accelerate itself passes over that on CPUs."""
+    return parse_flag_from_env("ACCELERATE_USE_FSDP")
+
+
 def accelerator() -> Accelerator:
-    """Accelerate's view of this process. `RecipeError` if the launcher did not start what it was asked for."""
+    """Accelerate's view of this process. `RecipeError` if the launcher started something else than was asked for, or untried."""
+    for name, flag in UNTRIED.items():
+        if parse_flag_from_env(flag):
+            raise RecipeError(
+                f"this launch is set up for {name}, with which no result was ever compared; start it with --num-processes n, torchrun, or "
+                "accelerate launch --multi_gpu"
+            )
     asked = int(os.environ.get("WORLD_SIZE", "1"))
     if asked > 1 and not torch.accelerator.is_available():
         # Without it every process of a launch on CPUs believes that it is alone.

@@ -17,6 +17,7 @@ from hf_datadiet.training.loop import train
 from hf_datadiet.training.observe import observe
 from hf_datadiet.training.randomness import streams_for, untouched_generators
 from hf_datadiet.training.session import Session
+from hf_datadiet.training.together import together
 
 
 def retrain(
@@ -43,7 +44,8 @@ def retrain(
         streams = streams_for(f"evaluate/{arm}", seed)
         model = session.new_model(feed, streams.init)
         training, chosen = session.recipe.task.training, torch.from_numpy(rows)
-        curve = train(model, feed, chosen, training, streams, steps=steps, schedule_steps=steps, on_epoch=on_epoch)
+        shared = together(plan)
+        curve = train(model, feed, chosen, training, streams, steps=steps, schedule_steps=steps, shared=shared, on_epoch=on_epoch)
         seen = observe(model, test, {}, seed, plan, keep_logits=True)
     assert seen.logits is not None
     labels = test.labels.cpu()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from hf_datadiet.training.loop import Step, steps_of, train
 from hf_datadiet.training.observe import Observation, observe
 from hf_datadiet.training.randomness import streams_for, untouched_generators
 from hf_datadiet.training.session import Session
+from hf_datadiet.training.together import together, whole_state
 
 PURPOSE = "score"
 
@@ -64,6 +66,7 @@ class _SeedRun:
             streams,
             steps=steps_of(len(self.feed), training, recipe.score_epochs),
             schedule_steps=steps_of(len(self.feed), training),
+            shared=together(self.plan),
             on_step=self._step,
             on_epoch=epoch_done,
         )
@@ -83,6 +86,7 @@ class _SeedRun:
             seconds={"train": seconds - self.observe_seconds, "observe": self.observe_seconds},
             weights=self.weights,
             provenance=self.session.provenance,
+            plan=asdict(self.plan),
         )
 
     def _step(self, step: Step) -> None:
@@ -95,8 +99,11 @@ class _SeedRun:
     def _moment(self, model: nn.Module, epoch: int) -> None:
         if epoch in self.session.recipe.moments:
             start = time.perf_counter()
-            self.observations.append(observe(model, self.feed, self.session.batch_scores, self.seed, self.plan))
+            seen = observe(model, self.feed, self.session.batch_scores, self.seed, self.plan)
+            self.observations.append(seen)
+            # What did not fit once is not tried again.
+            self.plan = replace(self.plan, observe_batch_size=seen.batch_size)
             self.observe_seconds += time.perf_counter() - start
         if epoch in self.session.recipe.kept_epochs:
             # A copy: the tensors go on changing.
-            self.weights[epoch] = {name: tensor.detach().cpu().numpy().copy() for name, tensor in model.state_dict().items()}
+            self.weights[epoch] = {name: tensor.cpu().numpy().copy() for name, tensor in whole_state(model).items()}

@@ -1,4 +1,4 @@
-"""Everything a verb needs before it can train: the recipe's task, the pinned source, the prepared rows and the plan."""
+"""Everything a verb needs before it can train: the recipe's task, the pinned source and the prepared rows."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from numpy.typing import NDArray
 
 from hf_datadiet import registry
 from hf_datadiet.errors import DataDietError, RecipeError
-from hf_datadiet.gradients.norms import Engine, fastest_engine
 from hf_datadiet.hub.opening import in_memory
 from hf_datadiet.hub.source import Pinned, pin
 from hf_datadiet.recipe import Recipe
 from hf_datadiet.recipe_yaml import to_yaml
-from hf_datadiet.records import UNLABELLED, Direction, Plan, Provenance
+from hf_datadiet.records import UNLABELLED, Direction, Provenance
 from hf_datadiet.scorers.base import Accumulator, BatchScore
 from hf_datadiet.store import RunFolder
-from hf_datadiet.tasks.base import Task, mean_loss
+from hf_datadiet.tasks.base import Task
 from hf_datadiet.training.environment import provenance
 from hf_datadiet.training.feed import Feed, on_device
 from hf_datadiet.training.given import GivenModel, is_given
@@ -36,9 +35,6 @@ from hf_datadiet.training.rows import Rows, readable, record, unreadable
 from hf_datadiet.training.start import check_start, start_of
 from hf_datadiet.training.task import find_task
 from hf_datadiet.training.tracker import check_tracker
-
-OBSERVE_BATCH_SIZE = 256
-"""What `observe_batch_size: auto` means."""
 
 PROBE_ROWS = 16
 """Rows on which a run is tried out, and on which the engines for gradient norms are timed."""
@@ -252,41 +248,3 @@ def find_scores(names: Sequence[str], allow_plugins: bool = False) -> tuple[dict
     if len(batch_scores) + len(accumulators) < len(found):
         raise RecipeError(f"two of the scores {', '.join(found)} have the same name; rename the function of one")
     return batch_scores, accumulators
-
-
-def decide_plan(session: Session, feed: Feed) -> Plan:
-    """The plan kept in the folder, or a new one: what needs measuring is measured once, by the main process, on a fresh model."""
-    with session.processes.main_first():
-        return _plan(session, feed)
-
-
-def _plan(session: Session, feed: Feed) -> Plan:
-    recipe, kept = session.recipe, session.folder.plan()
-    if kept is not None:
-        if kept.device != session.device.type:
-            raise RecipeError(
-                f"{session.folder.path} was begun on {kept.device} and this is {session.device.type}: "
-                "their seeds would differ in the last bits; go on there, or choose another --out"
-            )
-        torch.set_num_threads(kept.threads)
-        return kept
-    wanted = recipe.score.observe_batch_size
-    plan = Plan(
-        device=session.device.type,
-        threads=torch.get_num_threads(),
-        precision=recipe.task.training.precision,
-        observe_batch_size=min(OBSERVE_BATCH_SIZE if wanted == "auto" else wanted, len(feed)),
-        gradient_engine=measured_engine(session, feed),
-    )
-    session.folder.save_plan(plan)
-    return plan
-
-
-def measured_engine(session: Session, feed: Feed) -> Engine:
-    """The engine for gradient norms that is faster on a fresh model, here and now; not measured if no score needs it."""
-    if not any("grad_norms" in scorer.needs for scorer in session.batch_scores.values()):
-        return "loop"
-    rows = torch.arange(min(PROBE_ROWS, len(feed)))
-    with untouched_generators(session.device):
-        model = session.new_model(feed, streams_for("probe", 0).init)
-        return fastest_engine(model, feed.inputs(rows), feed.labels[rows.to(session.device)], mean_loss(session.task))

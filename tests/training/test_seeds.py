@@ -14,9 +14,10 @@ import torch
 from hf_datadiet.records import RunResult
 from hf_datadiet.scorers.base import Column, State
 from hf_datadiet.training.feed import Feed
+from hf_datadiet.training.plan import decide_plan
 from hf_datadiet.training.randomness import streams_for
 from hf_datadiet.training.seeds import PURPOSE, score_seed
-from hf_datadiet.training.session import Session, decide_plan
+from hf_datadiet.training.session import Session
 from tests.references import scores as reference
 from tests.training.toy import PLAN, small_session
 
@@ -174,7 +175,7 @@ def test_training_passes_are_augmented_and_in_train_mode(feed: Feed, result: Run
 
 
 def test_a_plan_is_decided_once(session: Session, feed: Feed) -> None:
-    first = decide_plan(session, feed)
+    first = decide_plan(session, feed, 2)
     assert first.observe_batch_size == len(feed) and first.threads == torch.get_num_threads() and first.gradient_engine == "loop"
     session.folder.save_plan(replace(first, observe_batch_size=7))
-    assert decide_plan(session, feed).observe_batch_size == 7
+    assert decide_plan(session, feed, 2).observe_batch_size == 7

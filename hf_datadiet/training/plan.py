@@ -1,0 +1,118 @@
+"""The plan of a run: what is decided once, by measuring and counting, and then followed by every process and every later call."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from hf_datadiet.errors import RecipeError
+from hf_datadiet.gradients.norms import Engine, fastest_engine
+from hf_datadiet.records import Plan
+from hf_datadiet.tasks.base import mean_loss
+from hf_datadiet.training.feed import Feed
+from hf_datadiet.training.processes import sharding_asked
+from hf_datadiet.training.randomness import streams_for, untouched_generators
+from hf_datadiet.training.session import PROBE_ROWS, Session
+from hf_datadiet.training.together import BATCH_NORM, has_batch_norm
+
+OBSERVE_BATCH_SIZE = 256
+"""What `observe_batch_size: auto` means."""
+
+
+def decide_plan(session: Session, feed: Feed, units: int) -> Plan:
+    """The plan kept in the folder, or a new one for `units` trainings; the main process decides it, the others read it.
+
+    `RecipeError` where this launch cannot follow the kept one: another device, another way of sharing, another number of processes.
+    """
+    if session.folder.plan() is None:
+        # Before anybody waits for anybody.
+        _check_sharding(session, units)
+    with session.processes.main_first():
+        if session.folder.plan() is None:
+            session.folder.save_plan(_new_plan(session, feed, units))
+    kept = session.folder.plan()
+    assert kept is not None
+    _check(session, kept)
+    torch.set_num_threads(kept.threads)
+    return kept
+
+
+def _new_plan(session: Session, feed: Feed, units: int) -> Plan:
+    recipe = session.recipe
+    wanted = recipe.score.observe_batch_size
+    parallel = _parallel(session, units)
+    world = session.processes.world if parallel == "data" else 1
+    return Plan(
+        device=session.device.type,
+        threads=torch.get_num_threads(),
+        precision=recipe.task.training.precision,
+        observe_batch_size=min(OBSERVE_BATCH_SIZE if wanted == "auto" else wanted, len(feed)),
+        gradient_engine=measured_engine(session, feed),
+        parallel=parallel,
+        world=world,
+        sharded=_sharded(session, units),
+        batch_norm=BATCH_NORM if world > 1 and has_batch_norm(_fresh_model(session, feed)) else None,
+    )
+
+
+def _parallel(session: Session, units: int) -> Literal["seeds", "data"]:
+    asked = session.recipe.parallel
+    if asked != "auto":
+        return asked
+    # Who asks for FSDP has a model that one process cannot train.
+    return "data" if units < session.processes.world or sharding_asked() else "seeds"
+
+
+def _sharded(session: Session, units: int) -> bool:
+    return sharding_asked() and session.processes.world > 1 and _parallel(session, units) == "data"
+
+
+def _check_sharding(session: Session, units: int) -> None:
+    whole = [name for name, scorer in session.batch_scores.items() if "grad_norms" in scorer.needs]
+    if whole and _sharded(session, units):
+        raise RecipeError(
+            f"{whole[0]} is the norm of one example's whole gradient, and no process of this launch has a whole model (FSDP); "
+            f"leave {whole[0]} out of score.scores, or start without FSDP: --num-processes {session.processes.world}"
+        )
+
+
+def _check(session: Session, kept: Plan) -> None:
+    path, asked, world = session.folder.path, session.recipe.parallel, session.processes.world
+    if kept.device != session.device.type:
+        raise RecipeError(
+            f"{path} was begun on {kept.device} and this is {session.device.type}: "
+            "their seeds would differ in the last bits; go on there, or choose another --out"
+        )
+    if asked not in ("auto", kept.parallel):
+        raise RecipeError(
+            f"{path} was begun with parallel={kept.parallel}, and this is parallel={asked}; leave it out, or choose another --out"
+        )
+    if kept.parallel == "data" and kept.world != world:
+        before = (
+            "1 process that trains each model by itself" if kept.world == 1 else f"{kept.world} processes that train each model together"
+        )
+        raise RecipeError(
+            f"{path} was begun by {before}, and {'this is 1' if world == 1 else f'these are {world}'}; "
+            f"start {kept.world}, or choose another --out"
+        )
+    if kept.world > 1 and kept.sharded != sharding_asked():
+        raise RecipeError(
+            f"{path} was begun {'with' if kept.sharded else 'without'} sharded models (FSDP), and this launch is "
+            f"{'without' if kept.sharded else 'with'}; start it as before, or choose another --out"
+        )
+
+
+def measured_engine(session: Session, feed: Feed) -> Engine:
+    """The engine for gradient norms that is faster on a fresh model, here and now; not measured if no score needs it."""
+    if not any("grad_norms" in scorer.needs for scorer in session.batch_scores.values()):
+        return "loop"
+    rows = torch.arange(min(PROBE_ROWS, len(feed)))
+    model = _fresh_model(session, feed)
+    with untouched_generators(session.device):
+        return fastest_engine(model, feed.inputs(rows), feed.labels[rows.to(session.device)], mean_loss(session.task))
+
+
+def _fresh_model(session: Session, feed: Feed) -> torch.nn.Module:
+    with untouched_generators(session.device):
+        return session.new_model(feed, streams_for("probe", 0).init)
