@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from accelerate.commands.launch import launch_command, launch_command_parser
+from accelerate.utils import patch_environment
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
@@ -57,10 +58,9 @@ def launch(n: int, words: Sequence[str], configuration: Path, threads: int | Non
         f"--num_cpu_threads_per_process={threads or threads_for(n)}",
         f"--log_dir={os.devnull}",
     ]
-    if str(Path.cwd()) not in sys.path and "" not in sys.path:
-        # Started as a module they would look for modules in this folder first, where the command does not.
-        os.environ["PYTHONSAFEPATH"] = "1"
-    with _silence():
+    # Started as modules they would look for modules in this folder first, where the command itself may not.
+    alike = {} if {"", str(Path.cwd())} & set(sys.path) else {"PYTHONSAFEPATH": "1"}
+    with _silence(), patch_environment(**alike):
         try:
             launch_command(launch_command_parser().parse_args([*given, "--module", "hf_datadiet", *words]))
         except ChildFailedError as error:
