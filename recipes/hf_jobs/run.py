@@ -1,13 +1,13 @@
 # A whole run on Hugging Face Jobs, on all GPUs of the machine that is hired.
-# Command: hf jobs uv run --flavor l4x4 --timeout 4h --attempts 3 -v hf://buckets/ME/runs:/runs recipes/hf_jobs/run.py cifar10-resnet18
+# Command: hf jobs uv run --flavor l4x4 --timeout 4h --attempts 3 -v hf://buckets/ME/runs:/runs recipes/hf_jobs/run.py digits
 # /// script
 # requires-python = ">=3.11"
 # dependencies = ["hf-datadiet"]
 # ///
 """Score, prune and evaluate as hf-datadiet run does, with the run folder in a bucket: it outlives the job, and a next job goes on.
 
-Nothing is pushed. RECIPE comes with the package, or lies in a mounted folder: -v ./recipes:/recipes, then /recipes/mine.yaml. For
-data from a repository that is not public add --secrets HF_TOKEN.
+Nothing is pushed. RECIPE comes with the package, or lies in a mounted folder: -v ./recipes:/recipes, then /recipes/mine.yaml. Data too
+may be mounted: -v hf://datasets/ME/cifar10:/data, then source.path=/data; for a repository that is not public add --secrets HF_TOKEN.
 """
 
 from __future__ import annotations
