@@ -64,19 +64,20 @@ def of_forecast(found: Forecast, *, source: str, n_source_rows: int, seeds_done:
     """What a run would do and take."""
     from hf_datadiet.training.progress import clock
 
+    together, whose = (f" in {found.processes} processes", "each") if found.processes > 1 else ("", "this")
     lines = [
         f"rows      {found.n_rows} scored, {found.n_test} held out, of {source} ({n_source_rows} rows)",
         f"score     {found.n_seeds} seeds ({seeds_done} done) x {found.score_epochs} epochs = {found.score_steps} steps, "
-        f"observed after epoch {', '.join(map(str, found.moments))}: about {clock(found.score_seconds)} for all",
+        f"observed after epoch {', '.join(map(str, found.moments))}: about {clock(found.score_seconds)} for all{together}",
     ]
     if found.arms:
         sizes = ", ".join(f"{arm} {rows}" for arm, rows in found.arms.items())
         lines.append(
             f"evaluate  {found.evaluate_seeds} seeds x {len(found.arms)} arms ({sizes}) = {found.evaluate_steps} steps: "
-            f"about {clock(found.evaluate_seconds)}"
+            f"about {clock(found.evaluate_seconds)}{together}"
         )
     lines += [
-        f"memory    about {found.memory_bytes / 2**30:.1f} GiB of this process, decoded rows not counted (they are mapped from disk)",
+        f"memory    about {found.memory_bytes / 2**30:.1f} GiB of {whose} process, decoded rows not counted (they are mapped from disk)",
         f"disk      about {found.disk_bytes / 2**20:.0f} MiB in {folder}",
         "nothing was written; unreadable rows were not looked for; times are from a few steps on this machine as busy as it is",
     ]

@@ -1,8 +1,9 @@
-"""CATALOGUE: what can be named (scores, strategies, tasks, the recipes that come along), each with its one-line meaning."""
+"""CATALOGUE: what can be named (scores, strategies, tasks, the recipes and launches that come along), each with its one-line meaning."""
 
 from __future__ import annotations
 
 import difflib
+import shutil
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -10,7 +11,7 @@ from hf_datadiet import registry
 from hf_datadiet.durable import write_text
 from hf_datadiet.errors import RecipeError
 
-Shelf: TypeAlias = Literal["scorers", "selectors", "tasks", "recipes"]
+Shelf: TypeAlias = Literal["scorers", "selectors", "tasks", "recipes", "launches"]
 
 SHELVES: tuple[Shelf, ...] = get_args(Shelf)
 
@@ -22,14 +23,23 @@ def recipes_folder() -> Path:
 
 
 def catalogue(shelf: Shelf) -> dict[str, str]:
-    """{name: meaning}, sorted by name. Imports no plug-in and reads no more of a recipe than its first line."""
-    if shelf != "recipes":
+    """{name: meaning}, sorted by name. Imports no plug-in and reads no more of a file than its first lines."""
+    if shelf in ("scorers", "selectors", "tasks"):
         return {name: registry.meaning(shelf, name) for name in registry.names(shelf)}
-    found = {}
-    for path in sorted(recipes_folder().glob("*.yaml")):
-        with path.open(encoding="utf-8") as file:
-            found[path.stem] = file.readline().lstrip("# ").rstrip()
-    return found
+    if shelf == "launches":
+        return {name: _headline(path) for name, path in _launches().items()}
+    return {path.stem: _headline(path) for path in sorted(recipes_folder().glob("*.yaml"))}
+
+
+def _launches() -> dict[str, Path]:
+    """Files for the launchers of many processes: {"accelerate/multi_gpu.yaml": where it lies}."""
+    return {f"{path.parent.name}/{path.name}": path for path in sorted(recipes_folder().glob("*/*.*"))}
+
+
+def _headline(path: Path) -> str:
+    """The first line of its header."""
+    with path.open(encoding="utf-8") as file:
+        return next(line for line in file if not line.startswith("#!")).lstrip("# ").rstrip()
 
 
 def shipped(recipe: Path) -> Path | None:
@@ -40,20 +50,23 @@ def shipped(recipe: Path) -> Path | None:
 
 
 def copy_recipe(recipe: Path, target: Path | None = None) -> Path:
-    """Copy a recipe that comes with the package to be edited, by default into this folder, and return where it lies.
+    """Copy a recipe, or a file for a launcher, that comes with the package to be edited, by default into this folder; where it lies.
 
     `target` may be a folder. `RecipeError` for a name that does not exist, and for a file that does: nothing is overwritten.
     """
-    source = shipped(recipe)
+    launches = _launches()
+    name = str(recipe).removeprefix("recipes/")
+    source = shipped(recipe) or launches.get(name)
     if source is None:
-        known = list(catalogue("recipes"))
-        near = difflib.get_close_matches(recipe.stem, known, n=1)
+        known = [*catalogue("recipes"), *launches]
+        near = difflib.get_close_matches(name if "/" in name else recipe.stem, known, n=1)
         raise RecipeError(
             f"no recipe {str(recipe)!r} comes along; " + (f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}")
         )
     target = target or Path(source.name)
     place = target / source.name if target.is_dir() else target
     if place.exists():
-        raise RecipeError(f"{place} exists; give another name: hf-datadiet cp {source.stem} TARGET")
+        raise RecipeError(f"{place} exists; give another name: hf-datadiet cp {name if name in launches else source.stem} TARGET")
     write_text(place, source.read_text(encoding="utf-8"))
+    shutil.copymode(source, place)
     return place

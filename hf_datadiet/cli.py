@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import click
 
 from hf_datadiet import answers, completion
 from hf_datadiet.arms import drawn_arms
-from hf_datadiet.catalogue import SHELVES, Shelf, catalogue, copy_recipe, shipped
+from hf_datadiet.catalogue import SHELVES, Shelf, catalogue, copy_recipe, recipes_folder, shipped
 from hf_datadiet.errors import DataDietError, RecipeError
 from hf_datadiet.recipe import PruneSpec, Recipe
 from hf_datadiet.recipe_yaml import load_recipe, recipe_from
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from hf_datadiet.training.session import Session
 
 MISTAKE = 2
+
+PRECEDENCE = 10.0
+"""Seconds in which the main process may say what is wrong for all. When it has ended, the launcher ends the others."""
 
 REMEDIES = {
     errno.ENOSPC: "free some space, then give the same command again: what is finished is kept",
@@ -69,10 +73,17 @@ def _place(error: OSError) -> str:
 
 
 def _one_line(message: str, code: int = MISTAKE) -> int:
-    # Under a launcher every process makes the same mistake: the first one says it.
-    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
+    # Under a launcher every process makes the same mistake: the first one says it. One that makes its own is not ended, and says it.
+    if not _first() and code == MISTAKE:
+        time.sleep(PRECEDENCE)
+    if _first() or code == MISTAKE:
         sys.stderr.write(f"hf-datadiet: {' '.join(message.split())}\n")
     return code
+
+
+def _first() -> bool:
+    """Whether this is the only process, or the one that speaks for all that a launcher has started."""
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -91,12 +102,25 @@ ON_BAD_ROW = click.option(
 )
 PLUGINS = click.option("--allow-plugins", is_flag=True, help="Admit scores and strategies written package.module:NAME.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Measure a few steps, print what would happen, write nothing.")
+NUM_PROCESSES = click.option(
+    "--num-processes",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Share the trainings over N processes here: one for each GPU, or on the CPU.",
+)
+SHARE = click.option(
+    "--share",
+    metavar="K/N",
+    default="1/1",
+    callback=lambda _context, _option, typed: _part_of(typed),
+    help="Train the K-th of N parts only; other launches with the same RUN, on any machine, train the others.",
+)
 FORM = click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="What stdout holds.")
 
 
 def with_recipe(verb: Callable[..., None]) -> Callable[..., None]:
     """The options that verbs share which begin with a recipe; what decides about recipe and folder is for `_load`."""
-    for option in (FORM, PLUGINS, DRY_RUN, ON_BAD_ROW, LIMIT, OUT, OVERRIDES):
+    for option in (FORM, PLUGINS, NUM_PROCESSES, DRY_RUN, ON_BAD_ROW, LIMIT, OUT, OVERRIDES):
         verb = option(verb)
     return verb
 
@@ -104,15 +128,16 @@ def with_recipe(verb: Callable[..., None]) -> Callable[..., None]:
 @commands.command()
 @RECIPE
 @with_recipe
-def run(recipe: Path, dry_run: bool, allow_plugins: bool, form: answers.Form, **where: Any) -> None:
+def run(recipe: Path, dry_run: bool, num_processes: int | None, allow_plugins: bool, form: answers.Form, **where: Any) -> None:
     """Score, prune, evaluate and report, as RECIPE says. Goes on where an earlier call stopped."""
     loaded, folder = _load(recipe, **where)
     if dry_run:
-        return _estimate(loaded, folder, whole=True, allow_plugins=allow_plugins, form=form)
+        return _estimate(loaded, folder, whole=True, num_processes=num_processes, allow_plugins=allow_plugins, form=form)
     if not loaded.prune:
         raise RecipeError("the recipe makes no selection; add prune: [{name: keep-50, score: el2n, keep: 0.5}]")
     if loaded.source.test is None:
         raise RecipeError("the recipe holds no rows out to evaluate on; set source.test.split=NAME or source.test.fraction=0.2")
+    _share_out(num_processes, loaded, folder, allow_plugins)
     from hf_datadiet.evaluate import evaluate_run
     from hf_datadiet.prune import prune_run, rehearse
     from hf_datadiet.score import score_run
@@ -134,6 +159,7 @@ def run(recipe: Path, dry_run: bool, allow_plugins: bool, form: answers.Form, **
 @commands.command()
 @click.argument("recipe", metavar="[RECIPE]", type=click.Path(path_type=Path), required=False, shell_complete=completion.recipes)
 @with_recipe
+@SHARE
 @click.option("--from-logits", "logits", metavar="FILE", multiple=True, help="Train nothing: [E, N, C] in .npy, or .parquet; one per seed.")
 @click.option("--labels", type=click.Path(path_type=Path), help="With --from-logits FILE.npy: the labels, integers [N] in .npy.")
 def score(
@@ -141,6 +167,8 @@ def score(
     logits: tuple[str, ...],
     labels: Path | None,
     dry_run: bool,
+    num_processes: int | None,
+    share: tuple[int, int],
     allow_plugins: bool,
     form: answers.Form,
     **where: Any,
@@ -148,8 +176,10 @@ def score(
     """Train the scoring seeds that are missing and write scores.parquet; or score logits that are there already."""
     if logits:
         words = [*([str(recipe)] if recipe else []), *where["overrides"]]
-        if dry_run or where["limit"] is not None or where["on_bad_row"] is not None:
-            raise RecipeError("--limit, --on-bad-row and --dry-run are for trainings; leave them out with --from-logits")
+        if dry_run or num_processes or share != (1, 1) or where["limit"] is not None or where["on_bad_row"] is not None:
+            raise RecipeError(
+                "--limit, --on-bad-row, --num-processes, --share and --dry-run are for trainings; leave them out with --from-logits"
+            )
         return _score_logits(logits, labels, words, where["out"] or Path("runs") / Path(logits[0]).stem, allow_plugins, form)
     if labels is not None:
         raise RecipeError("--labels goes with --from-logits FILE; the labels of a RECIPE are a column of its source")
@@ -157,13 +187,13 @@ def score(
         raise RecipeError("nothing to score is named; give a RECIPE, or --from-logits FILE --labels FILE")
     loaded, folder = _load(recipe, **where)
     if dry_run:
-        return _estimate(loaded, folder, whole=False, allow_plugins=allow_plugins, form=form)
+        return _estimate(loaded, folder, whole=False, num_processes=num_processes, allow_plugins=allow_plugins, form=form)
+    _share_out(num_processes, loaded, folder, allow_plugins)
     from hf_datadiet.score import score_run
     from hf_datadiet.training.session import open_session
 
-    session = open_session(loaded, folder, command=_command(), allow_plugins=allow_plugins)
-    score_run(session)
-    _report(session, form)
+    session = open_session(loaded, folder, command=_command(), allow_plugins=allow_plugins, share=share)
+    _report(session, form, complete=score_run(session) is not None)
 
 
 @commands.command()
@@ -224,22 +254,26 @@ def prune(
 @commands.command()
 @RUN
 @OVERRIDES
+@NUM_PROCESSES
+@SHARE
 @PLUGINS
 @FORM
-def evaluate(folder: Path, overrides: tuple[str, ...], allow_plugins: bool, form: answers.Form) -> None:
+def evaluate(
+    folder: Path, overrides: tuple[str, ...], num_processes: int | None, share: tuple[int, int], allow_plugins: bool, form: answers.Form
+) -> None:
     """Retrain on every selection of RUN, on random sets of equal size and on everything. Overrides: evaluate.seeds=8."""
-    from hf_datadiet.evaluate import evaluate_run
-    from hf_datadiet.training.session import open_session
-
     kept = RunFolder(folder)
     kept.require()
     other = [word for word in overrides if not word.startswith(("evaluate", "source.", "tracker="))]
     if other:
         raise RecipeError(f"{other[0]} has no effect on what was scored; only evaluate.KEY=VALUE can be set, or where the source lies")
     recipe = _recipe_of(kept, overrides)
-    session = open_session(recipe, kept, command=_command(), allow_plugins=allow_plugins)
-    evaluate_run(session)
-    _report(session, form)
+    _share_out(num_processes, recipe, kept, allow_plugins)
+    from hf_datadiet.evaluate import evaluate_run
+    from hf_datadiet.training.session import open_session
+
+    session = open_session(recipe, kept, command=_command(), allow_plugins=allow_plugins, share=share)
+    _report(session, form, complete=evaluate_run(session) is not None)
 
 
 @commands.command()
@@ -279,13 +313,45 @@ def cp(recipe: Path, target: Path | None, form: answers.Form) -> None:
 
 
 def _say(answer: answers.Answer, form: answers.Form) -> None:
-    click.echo(answer.in_form(form), nl=False)
+    if _first():
+        click.echo(answer.in_form(form), nl=False)
 
 
-def _report(session: Session, form: answers.Form) -> None:
-    """Write the reports of a run and say them: one of several processes does."""
-    if session.processes.main:
+def _part_of(typed: str) -> tuple[int, int]:
+    """(k, n) from "k/n"."""
+    found = re.fullmatch(r"(\d+)/(\d+)", typed)
+    part, parts = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= part <= parts:
+        raise RecipeError(f"--share {typed} is no part of a whole; give K/N with 1 <= K <= N: --share 1/4 ... --share 4/4")
+    return part, parts
+
+
+def _share_out(n: int | None, recipe: Recipe, folder: RunFolder, allow_plugins: bool) -> None:
+    """Carry this very command out in n processes and end as they end; return if it is to be carried out here.
+
+    What can be said against it without training is said before any of them is started.
+    """
+    if n is None:
+        return
+    from hf_datadiet.training.launch import launch, to_start
+    from hf_datadiet.training.session import check
+
+    if not to_start(n):
+        return
+    check(recipe, folder, allow_plugins=allow_plugins)
+    plan = folder.plan()
+    end = launch(n, sys.argv[1:], recipes_folder() / "accelerate" / "multi_gpu.yaml", plan.threads if plan else None)
+    sys.exit(end.code if end.reason is None else _one_line(end.reason, end.code))
+
+
+def _report(session: Session, form: answers.Form, *, complete: bool = True) -> None:
+    """Write the reports of a run and say them, or how far it is while other launches are at work; one of several processes does."""
+    if not session.processes.main:
+        return
+    if complete:
         _say(answers.of_report(session.folder, report_run(session.recipe, session.folder)), form)
+    else:
+        _say(answers.of_status(status_of(session.folder)), form)
 
 
 def _score_logits(
@@ -314,19 +380,23 @@ def _load(recipe: Path, overrides: Sequence[str], limit: int | None, out: Path |
     return load_recipe(path, [*overrides, *more]), RunFolder(out or Path("runs") / path.stem)
 
 
-def _estimate(recipe: Recipe, folder: RunFolder, *, whole: bool, allow_plugins: bool, form: answers.Form) -> None:
+def _estimate(
+    recipe: Recipe, folder: RunFolder, *, whole: bool, num_processes: int | None, allow_plugins: bool, form: answers.Form
+) -> None:
     from hf_datadiet.prune import rehearse
     from hf_datadiet.selection import budget
     from hf_datadiet.training.estimate import forecast
+    from hf_datadiet.training.launch import to_start
     from hf_datadiet.training.session import open_session
 
+    to_start(num_processes)
     session = open_session(recipe, folder, command=_command(), claim=False, allow_plugins=allow_plugins)
     rehearse(session, recipe.prune, allow_plugins=allow_plugins)
     n = len(session.labelled)
     # How many rows pass a threshold is not known before scoring: all of them at most.
     sizes = {spec.name: n if isinstance(spec.keep, Mapping) else budget(spec.keep, n) for spec in recipe.prune if whole}
     arms = {"full": n, **sizes, **{arm.name: arm.size for arm in drawn_arms(sizes.values(), n)}} if whole else {}
-    found = forecast(session, arms=arms)
+    found = forecast(session, arms=arms, processes=num_processes or 1)
     record, done = session.pinned.record, sum(folder.has_seed(seed) for seed in range(recipe.score.seeds))
     _say(answers.of_forecast(found, source=record.name, n_source_rows=record.n_rows, seeds_done=done, folder=folder.path), form)
 

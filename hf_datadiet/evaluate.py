@@ -33,8 +33,8 @@ from hf_datadiet.training.task import task_keys, task_object
 from hf_datadiet.training.tracker import Log, tracked
 
 
-def evaluate_run(session: Session, *, progress: bool = True) -> EvaluationTable:
-    """Judge all selections of the session's folder, and write the table.
+def evaluate_run(session: Session, *, progress: bool = True) -> EvaluationTable | None:
+    """Judge all selections of the session's folder, and write the table; None while other launches (`--share`) are at work.
 
     Finished trainings are not repeated. `StaleRecordError` for a selection made from other data.
     """
@@ -45,7 +45,7 @@ def evaluate_run(session: Session, *, progress: bool = True) -> EvaluationTable:
     return judge(session, [folder.load_selection(name) for name in names], progress=progress)
 
 
-def judge(session: Session, selections: Sequence[Selection], *, progress: bool) -> EvaluationTable:
+def judge(session: Session, selections: Sequence[Selection], *, progress: bool) -> EvaluationTable | None:
     """All arms times all seeds on the session's rows; several processes share the trainings."""
     recipe, folder, spec, processes = session.recipe, session.folder, session.recipe.evaluate, session.processes
     _check(session, selections)
@@ -55,12 +55,15 @@ def judge(session: Session, selections: Sequence[Selection], *, progress: bool) 
         raise CoverageError("held-out rows are among the training rows")
     arms = arms_of(selections, len(train))
     cells = _cells(session, arms, len(train))
-    there = processes.agreed([_finished(session, cell) is not None for cell in cells])
+    there = _there(session, cells)
     # Seed by seed: an evaluation that ends early has whole seeds to compare.
-    todo = sorted((cell for cell, done in zip(cells, there, strict=True) if not done), key=lambda cell: cell.seed)
+    ours = sorted(processes.taken(cells, lambda cell: cell.steps), key=lambda cell: cell.seed)
+    todo = [cell for cell in ours if cell not in there]
     if todo:
         _retrain(session, train, test, decide_plan(session, train, len(cells)), todo, progress)
     processes.wait()
+    if len(_there(session, cells)) < len(cells):
+        return None
     if processes.main:
         folder.save_evaluation(
             EvaluationTable(
@@ -83,7 +86,13 @@ def judge(session: Session, selections: Sequence[Selection], *, progress: bool) 
     return folder.load_evaluation(spec.name)
 
 
-@dataclass(frozen=True)
+def _there(session: Session, cells: Sequence[Cell]) -> list[Cell]:
+    """The trainings that are finished, as the main process sees it."""
+    found = session.processes.agreed([_finished(session, cell) is not None for cell in cells])
+    return [cell for cell, is_there in zip(cells, found, strict=True) if is_there]
+
+
+@dataclass(frozen=True, eq=False)
 class Cell:
     """One training of an evaluation: an arm with a seed, the ids int64 [K] of its rows, and its steps."""
 
@@ -114,7 +123,7 @@ def _retrain(session: Session, train: Feed, test: Feed, plan: Plan, todo: Sequen
     cells = todo if plan.world > 1 else session.processes.share(todo, lambda cell: cell.steps)
     # Of several processes at one training the main one speaks and writes.
     speaks = plan.world == 1 or session.processes.main
-    bar = Progress(sum(cell.steps for cell in cells), shown=shown and speaks)
+    bar = Progress(sum(cell.steps for cell in cells), shown=shown and speaks, processes=session.processes)
     for cell in cells:
         with tracked(recipe.tracker if speaks else None, folder, f"{cell.arm}-{cell.seed}") as log:
 
@@ -204,4 +213,6 @@ def evaluate_selections(
             task=task_object(task),
             allow_plugins=allow_plugins,
         )
-        return judge(session, selections, progress=progress)
+        table = judge(session, selections, progress=progress)
+        assert table is not None, "this launch takes all parts"
+        return table

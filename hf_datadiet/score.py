@@ -76,30 +76,40 @@ def score_dataset(
             task=task_object(task),
             allow_plugins=allow_plugins,
         )
-        return score_run(session, progress=progress)
+        table = score_run(session, progress=progress)
+        assert table is not None, "this launch takes all parts"
+        return table
 
 
-def score_run(session: Session, *, progress: bool = True) -> ScoreTable:
+def score_run(session: Session, *, progress: bool = True) -> ScoreTable | None:
     """Train and observe the seeds that the folder does not hold yet, then write and return the table of all of them.
 
-    Several processes share the seeds. A seed whose training diverges does not stop the others: the table of those that are
-    finished is written, and then `DivergedError` raised.
+    Several processes share the seeds; None while other launches (`--share`) still have some to train. A seed whose training
+    diverges does not stop the others: the table of those that are finished is written, and then `DivergedError` raised.
     """
     folder, processes = session.folder, session.processes
     seeds = range(session.recipe.score.seeds)
     if processes.main:
         folder.save_recipe(to_yaml(session.recipe))
-    there = processes.agreed([folder.has_seed(seed) for seed in seeds])
-    missing = [seed for seed in seeds if not there[seed]]
+    there = _there(session, seeds)
+    missing = [seed for seed in processes.taken(seeds) if seed not in there]
     diverged = _train_seeds(session, missing, progress) if missing else {}
     lost = [seed for seed, anywhere in zip(seeds, processes.any([seed in diverged for seed in seeds]), strict=True) if anywhere]
-    left = [seed for seed in seeds if seed not in lost]
-    if left and processes.main:
-        folder.save_scores(_table(session, [folder.load_seed(seed) for seed in left]))
+    there = _there(session, seeds)
+    if not set(seeds) <= {*there, *lost}:
+        return None
+    if there and processes.main:
+        folder.save_scores(_table(session, [folder.load_seed(seed) for seed in there]))
     processes.wait()
     if lost:
-        raise _lost(lost, len(left), diverged.get(lost[0]))
+        raise _lost(lost, len(there), diverged.get(lost[0]))
     return folder.load_scores()
+
+
+def _there(session: Session, seeds: Sequence[int]) -> list[int]:
+    """The seeds that are finished, as the main process sees it."""
+    found = session.processes.agreed([session.folder.has_seed(seed) for seed in seeds])
+    return [seed for seed, is_there in zip(seeds, found, strict=True) if is_there]
 
 
 def _lost(seeds: Sequence[int], n_left: int, reason: DivergedError | None) -> DivergedError:
@@ -118,7 +128,7 @@ def _train_seeds(session: Session, missing: Sequence[int], shown: bool) -> dict[
     seeds = missing if plan.world > 1 else processes.share(missing)
     # Of several processes at one training the main one speaks and writes.
     speaks = plan.world == 1 or processes.main
-    progress = Progress(len(seeds) * recipe.score_epochs, shown=shown and speaks)
+    progress = Progress(len(seeds) * recipe.score_epochs, shown=shown and speaks, processes=processes)
     diverged: dict[int, DivergedError] = {}
     for position, seed in enumerate(seeds):
         with tracked(recipe.tracker if speaks else None, session.folder, f"score-{seed:03d}") as log:

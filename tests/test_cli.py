@@ -360,11 +360,28 @@ def test_under_a_launcher_one_process_says_it(
     variable: str, here: Path, call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = call("score", "none.yaml")
-    said = []
-    for rank in range(3):
-        monkeypatch.setenv(variable, str(rank))
-        said.append(call("score", "none.yaml"))
-    assert said == [alone, Said(2, "", ""), Said(2, "", "")] and alone.err.count("\n") == 1
+    ended_after: list[float] = []
+
+    def ended(seconds: float) -> None:
+        ended_after.append(seconds)
+        raise SystemExit(-15)  # the launcher ends a process that waits, once the first one has ended
+
+    with monkeypatch.context() as patch:
+        patch.setattr("time.sleep", ended)
+        said = []
+        for rank in range(3):
+            patch.setenv(variable, str(rank))
+            said.append(call("score", "none.yaml"))
+    assert said == [alone, Said(-15, "", ""), Said(-15, "", "")] and alone.err.count("\n") == 1
+    assert ended_after == [cli.PRECEDENCE] * 2
+
+
+def test_a_mistake_that_one_process_makes_alone_is_said(here: Path, call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = call("score", "none.yaml")
+    monkeypatch.setattr(cli, "PRECEDENCE", 0.0)
+    monkeypatch.setenv("RANK", "1")
+    assert call("score", "none.yaml") == alone, "nobody has ended it: the others have not made this mistake"
+    assert call("list", "scorers").out == "", "stdout is the first one's"
 
 
 def test_scores_and_strategies_from_outside_are_admitted_on_request(here: Path, call: Callable[..., Said]) -> None:

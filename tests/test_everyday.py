@@ -35,8 +35,11 @@ def test_list_names_everything_with_its_meaning(shelf: str, call: Callable[..., 
     assert [line.split()[0] for line in said.out.splitlines()] == [entry["name"] for entry in found]
     for line, entry in zip(said.out.splitlines(), found, strict=True):
         assert line.endswith(entry["meaning"]) and entry["meaning"].endswith(".") and len(entry["meaning"]) > 10
-    expected = [path.stem for path in sorted(recipes_folder().glob("*.yaml"))] if shelf == "recipes" else registry.names(shelf)  # type: ignore[arg-type]
-    assert list(catalogue(shelf)) == expected  # type: ignore[arg-type]
+    shipped = {
+        "recipes": [path.stem for path in sorted(recipes_folder().glob("*.yaml"))],
+        "launches": [f"{path.parent.name}/{path.name}" for path in sorted(recipes_folder().glob("*/*.*"))],
+    }
+    assert list(catalogue(shelf)) == (shipped[shelf] if shelf in shipped else registry.names(shelf))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["digits", "digits.yaml", "recipes/digits.yaml"])
@@ -47,6 +50,15 @@ def test_cp_gives_a_recipe_to_edit(name: str, here: Path, call: Callable[..., Sa
     assert call("cp", name, "folder").out == "folder/digits.yaml\n"
     assert json.loads(call("cp", name, "other.yaml", "--format", "json").out) == {"recipe": "other.yaml"}
     assert call("cp", name, "new/mine.yaml").out == "new/mine.yaml\n" and load_recipe(here / "new" / "mine.yaml")
+
+
+def test_cp_gives_a_file_for_a_launcher(here: Path, call: Callable[..., Said]) -> None:
+    assert call("cp", "accelerate/multi_gpu.yaml", "mine.yaml").out == "mine.yaml\n"
+    assert (here / "mine.yaml").read_bytes() == (recipes_folder() / "accelerate" / "multi_gpu.yaml").read_bytes()
+    assert call("cp", "recipes/torchrun/several_nodes.sh").out == "several_nodes.sh\n"
+    assert os.access(here / "several_nodes.sh", os.X_OK), "a script can be started as it is"
+    said = call("cp", "accelerate/multi_gpus.yaml")
+    assert said.code == 2 and "did you mean accelerate/multi_gpu.yaml?" in said.err
 
 
 def test_cp_overwrites_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ import torch
 
 from hf_datadiet.records import Plan
 from hf_datadiet.store import RunFolder
+from hf_datadiet.training.launch import threads_for
 from hf_datadiet.training.loop import steps_of, train
 from hf_datadiet.training.observe import observe
 from hf_datadiet.training.plan import OBSERVE_BATCH_SIZE, measured_engine
@@ -42,7 +44,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What would happen. `arms`: rows per arm of the evaluation, empty when only scoring."""
+    """What would happen. `arms`: rows per arm of the evaluation, empty when only scoring. `memory_bytes`: of each process."""
 
     n_rows: int
     n_test: int
@@ -55,12 +57,17 @@ class Forecast:
     evaluate_steps: int
     score_seconds: float
     evaluate_seconds: float
+    processes: int
     memory_bytes: int
     disk_bytes: int
 
 
-def forecast(session: Session, *, arms: Mapping[str, int]) -> Forecast:
-    """Rows, steps, seconds and bytes of a run, from `measure`. Seconds are for this machine as busy as it is now."""
+def forecast(session: Session, *, arms: Mapping[str, int], processes: int = 1) -> Forecast:
+    """Rows, steps, seconds and bytes of a run, from `measure`. Seconds are for this machine as busy as it is now.
+
+    `processes` share whole trainings; each is measured with the threads that it would have, but without the others beside it.
+    """
+    torch.set_num_threads(threads_for(processes))
     cost, recipe = measure(session), session.recipe
     n, n_test = len(session.labelled), session.pinned.test_id.size
     training = recipe.task.training
@@ -68,7 +75,8 @@ def forecast(session: Session, *, arms: Mapping[str, int]) -> Forecast:
     shown = sum(training.epochs * (rows if recipe.evaluate.match == "epochs" else n) for rows in arms.values()) * recipe.evaluate.seeds
     score_seconds = n * (
         cost.decode_seconds_per_row
-        + recipe.score.seeds * (recipe.score_epochs * cost.train_seconds_per_row + len(recipe.moments) * cost.observe_seconds_per_row)
+        + math.ceil(recipe.score.seeds / processes)
+        * (recipe.score_epochs * cost.train_seconds_per_row + len(recipe.moments) * cost.observe_seconds_per_row)
     )
     values = len(session.batch_scores) * len(recipe.moments) + 3 * len(session.accumulators)
     seed_bytes = n * (4 * values + 4 * len(recipe.moments) + 2 * recipe.score_epochs) + len(recipe.kept_epochs) * cost.model_bytes
@@ -83,7 +91,9 @@ def forecast(session: Session, *, arms: Mapping[str, int]) -> Forecast:
         evaluate_seeds=recipe.evaluate.seeds,
         evaluate_steps=recipe.evaluate.seeds * sum(steps.values()),
         score_seconds=score_seconds,
-        evaluate_seconds=shown * cost.train_seconds_per_row + (n_test * cost.decode_seconds_per_row if arms else 0.0),
+        evaluate_seconds=shown * cost.train_seconds_per_row / max(1, min(processes, recipe.evaluate.seeds * len(arms)))
+        + (n_test * cost.decode_seconds_per_row if arms else 0.0),
+        processes=processes,
         memory_bytes=cost.memory + n * values * 4 * (1 + recipe.score.seeds),
         # Per seed its record and its share of seeds.parquet; the decoded rows once.
         disk_bytes=recipe.score.seeds * (seed_bytes + 4 * n * values) + (n + (n_test if arms else 0)) * cost.row_bytes,

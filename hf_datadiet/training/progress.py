@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
+from hf_datadiet.training.processes import Processes
+
 
 class Progress:
     """Counts work done of a known total and estimates the time left from the pace so far.
@@ -12,12 +14,14 @@ class Progress:
     The estimate is withheld until there is a pace to speak of.
     """
 
-    def __init__(self, total: float, *, shown: bool = True) -> None:
+    def __init__(self, total: float, *, shown: bool = True, processes: Processes | None = None) -> None:
         self.total = total
         self.done = 0.0
         self.shown = shown
         self.start = time.monotonic()
-        self.live = sys.stderr.isatty()
+        # Lines of several processes are not rewritten, for each would rewrite another's; they say whose they are.
+        self.whose = f"process {processes.rank}  " if processes is not None and processes.world > 1 else ""
+        self.live = sys.stderr.isatty() and not self.whose
 
     def advance(self, work: float, text: str) -> None:
         """Report `work` more units done; `text` says what."""
@@ -35,7 +39,7 @@ class Progress:
         if not self.shown:
             return
         # The terminal's line is cleared before it is written again.
-        sys.stderr.write(f"\r\x1b[K{line}{end}" if self.live else f"{line}\n")
+        sys.stderr.write(f"\r\x1b[K{line}{end}" if self.live else f"{self.whose}{line}\n")
         sys.stderr.flush()
 
 

@@ -128,11 +128,13 @@ def open_session(
     task: Task | None = None,
     claim: bool = True,
     allow_plugins: bool = False,
+    share: tuple[int, int] = (1, 1),
 ) -> Session:
     """Check every name in the recipe, pin the source and make the folder this run's (`claimed`).
 
     `dataset`, `test` and `task` take the place of what the recipe would open and build, `model` that of what `task.model`
     names. Without `claim` nothing is written at all. `allow_plugins` admits tasks and scores written `package.module:NAME`.
+    `share` (k, n): this launch takes the k-th of n parts of what is to be trained.
     """
     check_tracker(recipe.tracker)
     _check_given(recipe, model)
@@ -144,8 +146,19 @@ def open_session(
         recipe = replace(recipe, source=replace(recipe.source, revision=pinned.record.revision))
     device = accelerator().device
     made = provenance(recipe.digest, command, device)
-    session = Session(recipe, folder, task, pinned, device, made, batch_scores, accumulators, model)
+    session = Session(recipe, folder, task, pinned, device, made, batch_scores, accumulators, model, processes(*share))
     return claimed(session) if claim else replace(session, pinned=readable(session.rows, folder))
+
+
+def check(recipe: Recipe, folder: RunFolder, *, allow_plugins: bool = False) -> None:
+    """Raise what `open_session` would of names, data and folder. No model is built, no device touched, nothing written."""
+    check_tracker(recipe.tracker)
+    _check_given(recipe, None)
+    task = find_task(recipe, allow_plugins)
+    find_scores(recipe.score.scores, allow_plugins)
+    pin(recipe.source, task.find_columns)
+    if not folder.exists():
+        folder.require_free()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+from tests.steps.conftest import call as call
