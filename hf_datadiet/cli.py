@@ -264,7 +264,7 @@ def evaluate(
     """Retrain on every selection of RUN, on random sets of equal size and on everything. Overrides: evaluate.seeds=8."""
     kept = RunFolder(folder)
     kept.require()
-    other = [word for word in overrides if not word.startswith(("evaluate", "source.", "tracker="))]
+    other = [word for word in overrides if not word.startswith(("evaluate", "source.", "tracker=", "parallel="))]
     if other:
         raise RecipeError(f"{other[0]} has no effect on what was scored; only evaluate.KEY=VALUE can be set, or where the source lies")
     recipe = _recipe_of(kept, overrides)

@@ -123,7 +123,7 @@ def _lost(seeds: Sequence[int], n_left: int, reason: DivergedError | None) -> Di
 def _train_seeds(session: Session, missing: Sequence[int], shown: bool) -> dict[int, DivergedError]:
     """Train and save this process's share of the missing seeds; those that diverged, and how."""
     recipe, processes = session.recipe, session.processes
-    feed = _feed(session, Progress(0, shown=shown and processes.main))
+    feed = _feed(session, Progress(0, shown=shown and processes.main, processes=processes))
     plan = decide_plan(session, feed, recipe.score.seeds)
     seeds = missing if plan.world > 1 else processes.share(missing)
     # Of several processes at one training the main one speaks and writes.
