@@ -160,7 +160,7 @@ def test_the_papers_values_are_defaults_of_sgd_only() -> None:
     assert str(error.value) == "x.name: input should be a valid string, not 3"
 
 
-GROWS = {"score.seeds", "source.path", "source.sample", "source.on_bad_row", "tracker"}
+GROWS = {"score.seeds", "source.path", "source.sample", "source.on_bad_row", "tracker", "parallel"}
 """What may change without making it another run, beside everything under `prune` and `evaluate`."""
 
 OTHER_VALUES: dict[str, Any] = {
@@ -183,6 +183,7 @@ OTHER_VALUES: dict[str, Any] = {
     "source.id_column": "uid",
     "source.test.split": None,
     "tracker": "wandb",
+    "parallel": "data",
 }
 
 

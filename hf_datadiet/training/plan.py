@@ -57,11 +57,11 @@ def _new_plan(session: Session, feed: Feed, units: int) -> Plan:
 
 
 def _parallel(session: Session, units: int) -> Literal["seeds", "data"]:
-    asked = session.recipe.parallel
+    asked, world = session.recipe.parallel, session.processes.world
     if asked != "auto":
         return asked
     # Who asks for FSDP has a model that one process cannot train.
-    return "data" if units < session.processes.world or sharding_asked() else "seeds"
+    return "data" if units < world or (world > 1 and sharding_asked()) else "seeds"
 
 
 def _sharded(session: Session, units: int) -> bool:

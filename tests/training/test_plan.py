@@ -74,6 +74,7 @@ def test_a_sharded_launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     # More trainings than processes: but a model that is to be sharded is one that nobody can train alone.
     plan = planned(tmp_path / "sharded", 2, 9)
     assert plan == replace(plain, sharded=True)
+    assert planned(tmp_path / "alone", 1, 9).parallel == "seeds"
     with pytest.raises(RecipeError, match="begun without sharded models"):
         planned(tmp_path / "plain", 2, 1)
     monkeypatch.delenv("ACCELERATE_USE_FSDP")
