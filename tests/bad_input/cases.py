@@ -24,6 +24,7 @@ from tests.bad_input.folders import (
     logits,
     model,
     no_trackers,
+    one_of_four,
     online,
     rows,
     scored,
@@ -31,6 +32,7 @@ from tests.bad_input.folders import (
     scored_with_noise,
     tables,
     texts,
+    two_gpus,
     without_row_2,
 )
 from tests.synthetic import pictures
@@ -281,6 +283,12 @@ CASES = [
     Case("training key beside logits", f"{FROM_LOGITS} task.model=x", "so task.model has no effect; only score.scores", logits(NORMAL)),
     Case("training option beside logits", f"{FROM_LOGITS} --limit 3", "are for trainings; leave them out with --from-logits",
          logits(NORMAL)),
+    # Several processes
+    Case("no process at all", "score toy.yaml --num-processes 0", "0 is not in the range x>=1"),
+    Case("more processes than GPUs", "run toy.yaml --num-processes 3", "3 processes need 3 GPUs, and this machine shows 2; start 2",
+         patch=two_gpus),
+    Case("number that another launcher has decided", "score toy.yaml --num-processes 2", "has started 4; leave it out", patch=one_of_four),
+    Case("part that is none of the whole", "score toy.yaml --share 5/4", "--share 5/4 is no part of a whole; give K/N with 1 <= K <= N"),
     # While it runs
     Case("training that diverges", "score toy.yaml task.training.optimizer.lr=1e30 task.training.epochs=2",
          "every seed diverged; seed 0: the training diverged in epoch 1 (loss nan); lower task.training.optimizer.lr", begun=True),

@@ -250,6 +250,14 @@ def no_trackers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accelerate.tracking, "_available_trackers", [])
 
 
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+
+
+def one_of_four(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+
+
 @functools.cache
 def _hub() -> LoopbackHub:
     hub = LoopbackHub().__enter__()

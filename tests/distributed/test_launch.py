@@ -60,7 +60,7 @@ LAUNCHES: dict[str, tuple[int, tuple[str, ...], tuple[str, ...]]] = {
     "--num-processes 2": (2, toy.DATADIET, ("--num-processes", "2")),
     "--num-processes 4": (4, toy.DATADIET, ("--num-processes", "4")),
     "accelerate launch": (2, (*toy.ACCELERATE, "--config_file", str(ACCELERATE / "two_cpu_processes.yaml"), "-m", "hf_datadiet"), ()),
-    "torchrun": (2, (*toy.TORCHRUN, "--nproc-per-node", "2", "--master-port", "0", "-m", "hf_datadiet"), ()),
+    "torchrun": (2, (*toy.TORCHRUN, "--standalone", "--nproc-per-node", "2", "-m", "hf_datadiet"), ()),
 }
 SLOW = ("--num-processes 4", "torchrun")
 
@@ -93,11 +93,10 @@ def training(there: Path) -> Iterator[tuple[subprocess.Popen[str], dict[int, psu
         assert line, f"it has ended: {''.join(text)}"
         text.append(line)
         seen |= {line[:9]} if "epoch 2/" in line else set()
-    # What more they say is of no interest, but it must not fill the pipe before it is read to the end.
     children = psutil.Process(process.pid).children()
-    yield process, {int(child.environ()["RANK"]): child for child in children}
-    for one in [process, *children]:
-        if isinstance(one, subprocess.Popen) or one.is_running():
+    with process:
+        yield process, {int(child.environ()["RANK"]): child for child in children}
+        for one in [process, *(child for child in children if child.is_running())]:
             one.kill()
 
 
@@ -297,7 +296,7 @@ STARTED: dict[str, tuple[tuple[str, ...], dict[str, str], list[str] | None]] = {
     ),
     "one_gpu.yaml": ((*toy.ACCELERATE, "--config_file", str(ACCELERATE / "one_gpu.yaml")), {}, ONE),
     "two_cpu_processes.yaml": ((*toy.ACCELERATE, "--config_file", str(ACCELERATE / "two_cpu_processes.yaml")), {}, TWO),
-    "torchrun": ((*toy.TORCHRUN, "--nproc-per-node", "2", "--master-port", "0"), {}, TWO),
+    "torchrun": ((*toy.TORCHRUN, "--standalone", "--nproc-per-node", "2"), {}, TWO),
 }
 
 

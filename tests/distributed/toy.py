@@ -71,11 +71,22 @@ def start(words: Sequence[str], folder: Path, environment: Mapping[str, str] | N
 
 def end(process: subprocess.Popen[str]) -> Ended:
     """How the command ends, which it must within `LIMIT`."""
-    try:
-        out, err = process.communicate(timeout=LIMIT)
-    finally:
-        process.terminate()
+    with process:
+        try:
+            out, err = process.communicate(timeout=LIMIT)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # a launcher passes it on
+            raise
     return Ended(process.returncode, out, err)
+
+
+def ends(processes: Sequence[subprocess.Popen[str]]) -> list[Ended]:
+    """How commands end that are at work at the same time; when one does not, none is left behind."""
+    try:
+        return [end(process) for process in processes]
+    finally:
+        for process in processes:
+            process.terminate()
 
 
 def said(words: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> Ended:

@@ -102,7 +102,7 @@ def test_two_machines_by_accelerate(here: Path, alone: Path) -> None:
     given += ["--main_process_port", str(free_port())]
     score = ["-m", "hf_datadiet", "score", "toy.yaml", "--out", "run"]
     started = [toy.start([*toy.ACCELERATE, *given, "--machine_rank", str(rank), *score], here) for rank in range(2)]
-    for ended in [toy.end(process) for process in started]:
+    for ended in toy.ends(started):
         assert ended.code == 0, ended.err
     toy.assert_same_scores(here / "run", alone)
 
@@ -149,7 +149,7 @@ def test_an_array_scores_together(here: Path, alone: Path) -> None:
     path = programs(here, srun='exec "$@"', hf_datadiet=f'exec {shlex.join(toy.DATADIET)} "$@"')
     words = ["bash", str(SBATCH), "score", "toy.yaml", "--out", "run"]
     started = [toy.start(words, here, {**path, **task}) for task in array(1, 2)]
-    for ended in [toy.end(process) for process in started]:
+    for ended in toy.ends(started):
         assert ended.code == 0, ended.err
     toy.assert_same_scores(here / "run", alone)
 
@@ -160,7 +160,7 @@ def test_two_machines_by_torchrun(here: Path, alone: Path) -> None:
     environment |= {"NODES": "2", "PROCESSES": "1", "MEETING": f"127.0.0.1:{free_port()}"}
     script = str(FOLDER / "torchrun" / "several_nodes.sh")
     started = [toy.start([script, "score", "toy.yaml", "--out", "run"], here, environment) for _ in range(2)]
-    ends = [toy.end(process) for process in started]
+    ends = toy.ends(started)
     for ended in ends:
         assert ended.code == 0, ended.err
     assert sorted(bool(ended.out) for ended in ends) == [False, True], "one process of all answers"
