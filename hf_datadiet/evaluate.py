@@ -23,11 +23,12 @@ from hf_datadiet.records import ArmResult, EvaluationTable, Selection
 from hf_datadiet.store import RunFolder
 from hf_datadiet.tasks.base import Task
 from hf_datadiet.training.given import Given, by_name
-from hf_datadiet.training.loop import steps_of
+from hf_datadiet.training.loop import epochs_of, steps_of
 from hf_datadiet.training.progress import Progress
 from hf_datadiet.training.randomness import generator_for
 from hf_datadiet.training.retrain import retrain
 from hf_datadiet.training.session import Session, decide_plan, open_session
+from hf_datadiet.training.stopping import stoppable
 from hf_datadiet.training.task import task_keys, task_object
 from hf_datadiet.training.tracker import Log, tracked
 
@@ -69,11 +70,27 @@ def judge(session: Session, selections: Sequence[Selection], *, progress: bool) 
                 bar.advance(stats["steps"], f"evaluate  {where}  loss {stats['loss']:.3f}")
                 log({"train/loss": stats["loss"], "train/accuracy": stats["accuracy"]}, int(stats["epoch"]))
 
-            result = retrain(
-                session, train, test, plan, arm=arm.name, seed=seed, ids=cells[arm.name, seed], steps=steps[arm.name], on_epoch=report
-            )
+            def resumed(epochs: int, steps: int, arm: Arm = arm, seed: int = seed) -> None:
+                bar.skip(steps, f"{arm.name}, seed {seed}, goes on after epoch {epochs} (step {steps})")
+
+            ids, n_steps = cells[arm.name, seed], steps[arm.name]
+            epochs = epochs_of(n_steps, len(ids), recipe.task.training)
+            with stoppable(), folder.unfinished_arm(spec.name, arm.name, seed, bar.note).at_work(epochs) as unit:
+                result = retrain(
+                    session,
+                    train,
+                    test,
+                    plan,
+                    arm=arm.name,
+                    seed=seed,
+                    ids=ids,
+                    steps=n_steps,
+                    unit=unit,
+                    on_epoch=report,
+                    on_resume=resumed,
+                )
+                folder.save_arm(spec.name, result, test.example_id)
             log({f"test/{metric}": value for metric, value in result.metrics.items()}, result.epochs)
-        folder.save_arm(spec.name, result, test.example_id)
         done[arm.name, seed] = result
     table = EvaluationTable(
         name=spec.name,

@@ -36,11 +36,19 @@ class Observation:
 
 
 def observe(
-    model: nn.Module, feed: Feed, scorers: Mapping[str, BatchScore], seed: int, plan: Plan, *, keep_logits: bool = False
+    model: nn.Module,
+    feed: Feed,
+    scorers: Mapping[str, BatchScore],
+    seed: int,
+    plan: Plan,
+    *,
+    keep_logits: bool = False,
+    between: Callable[[], None] = lambda: None,
 ) -> Observation:
     """Observe all N rows of a feed; every module comes back in the mode it was in. `DivergedError` for outputs that are not finite.
 
-    Logits are kept only on request: of ten million rows and a thousand classes they would take 40 GB.
+    Logits are kept only on request: of ten million rows and a thousand classes they would take 40 GB. `between` is called after
+    each batch, and may raise to end the pass.
     """
     norms = norms_for(model, scorers, plan.gradient_engine, mean_loss(feed.task))
     scores: dict[str, list[torch.Tensor]] = {name: [] for name in scorers}
@@ -59,6 +67,7 @@ def observe(
             predicted.append(logits.argmax(1).to(torch.int32))
             if keep_logits:
                 all_logits.append(logits)
+            between()
     return Observation(
         {name: torch.cat(parts).numpy() for name, parts in scores.items()},
         torch.cat(predicted).numpy(),
