@@ -6,10 +6,12 @@ import errno
 import os
 import re
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,6 +25,7 @@ from hf_datadiet.recipe_yaml import load_recipe, recipe_from
 from hf_datadiet.reporting import report_run
 from hf_datadiet.status import status_of
 from hf_datadiet.store import RunFolder
+from hf_datadiet.training.stopping import Stopped
 
 if TYPE_CHECKING:
     from hf_datadiet.training.session import Session
@@ -48,6 +51,7 @@ def main() -> None:
     """Entry point of `hf-datadiet` and `python -m hf_datadiet`."""
     # It would log what is raised as well, and a mistake is one line.
     os.environ.setdefault("DATASETS_VERBOSITY", "critical")
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         commands.main(None if sys.argv[1:] else ["--help"], standalone_mode=False, prog_name="hf-datadiet")
         if not sys.argv[1:]:
@@ -56,12 +60,19 @@ def main() -> None:
         sys.exit(_one_line(str(error)))
     except click.ClickException as error:
         sys.exit(_one_line(error.format_message()))
-    except (KeyboardInterrupt, click.Abort):
-        sys.exit(_one_line("interrupted; the same command goes on from the last finished seed", 130))
+    except (KeyboardInterrupt, click.Abort) as error:
+        # Click passes on an interruption as the cause of its own error.
+        number = getattr(error.__cause__ or error, "number", signal.SIGINT)
+        sys.exit(_one_line("interrupted; the same command goes on where it stopped", 128 + number))
     except OSError as error:
         if error.errno not in REMEDIES:
             raise
         sys.exit(_one_line(f"{_place(error)}{error.strerror}; {REMEDIES[error.errno]}"))
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    """As Ctrl-C does: what is half written goes."""
+    raise Stopped(number)
 
 
 def _place(error: OSError) -> str:

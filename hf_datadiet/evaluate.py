@@ -23,12 +23,13 @@ from hf_datadiet.records import ArmResult, EvaluationTable, Plan, Selection
 from hf_datadiet.tasks.base import Task
 from hf_datadiet.training.feed import Feed
 from hf_datadiet.training.given import Given, by_name
-from hf_datadiet.training.loop import steps_of
+from hf_datadiet.training.loop import epochs_of, steps_of
 from hf_datadiet.training.plan import decide_plan
 from hf_datadiet.training.progress import Progress
 from hf_datadiet.training.randomness import generator_for
 from hf_datadiet.training.retrain import retrain
 from hf_datadiet.training.session import Session, folder_for, open_session
+from hf_datadiet.training.stopping import stoppable
 from hf_datadiet.training.task import task_keys, task_object
 from hf_datadiet.training.tracker import Log, tracked
 
@@ -132,10 +133,27 @@ def _retrain(session: Session, train: Feed, test: Feed, plan: Plan, todo: Sequen
                 bar.advance(stats["steps"], f"evaluate  {where}  loss {stats['loss']:.3f}")
                 log({"train/loss": stats["loss"], "train/accuracy": stats["accuracy"]}, int(stats["epoch"]))
 
-            result = retrain(session, train, test, plan, arm=cell.arm, seed=cell.seed, ids=cell.ids, steps=cell.steps, on_epoch=report)
+            def resumed(epochs: int, steps: int, cell: Cell = cell) -> None:
+                bar.skip(steps, f"{cell.arm}, seed {cell.seed}, goes on after epoch {epochs} (step {steps})")
+
+            epochs = epochs_of(cell.steps, len(cell.ids), recipe.task.training)
+            with stoppable(), folder.unfinished_arm(spec.name, cell.arm, cell.seed, bar.note, writes=speaks).at_work(epochs) as unit:
+                result = retrain(
+                    session,
+                    train,
+                    test,
+                    plan,
+                    arm=cell.arm,
+                    seed=cell.seed,
+                    ids=cell.ids,
+                    steps=cell.steps,
+                    unit=unit,
+                    on_epoch=report,
+                    on_resume=resumed,
+                )
+                if speaks:
+                    folder.save_arm(spec.name, result, test.example_id)
             log({f"test/{metric}": value for metric, value in result.metrics.items()}, result.epochs)
-        if speaks:
-            folder.save_arm(spec.name, result, test.example_id)
 
 
 def arm_steps(recipe: Recipe, n_rows: int, n_full: int) -> int:

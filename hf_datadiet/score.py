@@ -24,6 +24,7 @@ from hf_datadiet.training.plan import decide_plan
 from hf_datadiet.training.progress import Progress
 from hf_datadiet.training.seeds import score_seed
 from hf_datadiet.training.session import Session, folder_for, open_session
+from hf_datadiet.training.stopping import stoppable
 from hf_datadiet.training.task import task_keys, task_object
 from hf_datadiet.training.tracker import Log, tracked
 
@@ -54,7 +55,7 @@ def score_dataset(
     Without one: "timm:resnet18" for images, a small BERT from nothing for texts. Texts are trained with AdamW, as
     `defaults.recipe_for` says. `task`: for other data an object of your own (`CallableTask`), or with `allow_plugins` one by its
     place, "package.module:NAME".
-    `out`: a run folder, in which an interrupted call goes on seed by seed; None keeps nothing.
+    `out`: a run folder, in which an interrupted call goes on where it stopped; None keeps nothing.
     `options`: any other recipe key, dotted: {"task.training.batch_size": 64, "task.crop": 4, "score.observe_at": [0]};
     {"source.id_column": "uid"} carries your own ids along, {"source.on_bad_row": "skip"} passes over rows that cannot be read.
 
@@ -138,10 +139,14 @@ def _train_seeds(session: Session, missing: Sequence[int], shown: bool) -> dict[
                 progress.advance(1, f"score  {epoch}  loss {stats['loss']:.3f}  train accuracy {stats['accuracy']:.3f}")
                 log({"train/loss": stats["loss"], "train/accuracy": stats["accuracy"]}, int(stats["epoch"]))
 
+            def resumed(epochs: int, steps: int, seed: int = seed) -> None:
+                progress.skip(epochs, f"seed {seed} goes on after epoch {epochs} (step {steps})")
+
             try:
-                result = score_seed(session, feed, plan, seed, report)
-                if speaks:
-                    session.folder.save_seed(result)
+                with stoppable(), session.folder.unfinished_seed(seed, progress.note, writes=speaks).at_work(recipe.score_epochs) as unit:
+                    result = score_seed(session, feed, plan, seed, unit, report, resumed)
+                    if speaks:
+                        session.folder.save_seed(result)
                 # The next seed begins with the batches that fitted here.
                 plan = replace(plan, observe_batch_size=result.plan["observe_batch_size"])
             except DivergedError as error:

@@ -3,6 +3,7 @@
     recipe.yaml               the resolved recipe          source.json   the pinned source
     run.json                  what makes this run this run plan.json     what must be equal for equal bits
     fitted.json               what the task took from the rows to be scored (normalisation)
+    unfinished/               trainings on their way (`unfinished`): score/000/, evaluate/NAME/ARM-SEED/
     seeds/000/                one folder per scoring seed; its done.json, written last, holds the digest of every file
     scores.parquet            one row per example          seeds.parquet one row per example, seed and moment
     label_noise.parquet       what `source.label_noise` changed
@@ -20,7 +21,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from hf_datadiet.durable import (
 )
 from hf_datadiet.errors import RecipeError, StaleRecordError
 from hf_datadiet.records import ArmResult, EvaluationTable, Plan, Provenance, Report, RunResult, ScoreTable, Selection, Source
+from hf_datadiet.unfinished import UNFINISHED, Unfinished
 
 FORMAT = 1
 
@@ -128,6 +130,16 @@ class RunFolder:
     def fitted(self) -> dict[str, Any]:
         """The task's constants."""
         return read_record(self.path / "fitted.json")
+
+    # Trainings on their way
+
+    def unfinished_seed(self, seed: int, note: Callable[[str], None], *, writes: bool = True) -> Unfinished:
+        """The folder of a scoring seed until it is finished; `note` takes lines for the user."""
+        return Unfinished(self.path / UNFINISHED / "score" / f"{seed:03d}", note, writes=writes)
+
+    def unfinished_arm(self, evaluation: str, arm: str, seed: int, note: Callable[[str], None], *, writes: bool = True) -> Unfinished:
+        """The folder of a training of an evaluation until it is finished."""
+        return Unfinished(self.path / UNFINISHED / "evaluate" / evaluation / f"{arm}-{seed}", note, writes=writes)
 
     # Scoring seeds
 

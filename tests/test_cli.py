@@ -279,7 +279,7 @@ def test_ctrl_c_is_one_line_and_130(here: Path, call: Callable[..., Said], monke
     monkeypatch.setattr("hf_datadiet.score.score_seed", interrupted)
     said = call("score", "toy.yaml", "--limit", "60")
     assert said.code == 130 and said.out == ""
-    assert said.err.splitlines()[-1] == "hf-datadiet: interrupted; the same command goes on from the last finished seed"
+    assert said.err.splitlines()[-1] == "hf-datadiet: interrupted; the same command goes on where it stopped"
     assert "Traceback" not in said.err and not RunFolder("runs/toy").has_seed(0)
     monkeypatch.undo()
     monkeypatch.chdir(here)

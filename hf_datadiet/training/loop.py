@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
+from math import ceil
 from typing import Any
 
 import torch
@@ -16,7 +18,10 @@ from hf_datadiet.errors import DivergedError, RecipeError
 from hf_datadiet.gradients.forward import Inputs, logits_of
 from hf_datadiet.recipe import Optimizer, Schedule, Training
 from hf_datadiet.tasks.base import mean_loss
+from hf_datadiet.training import stopping
+from hf_datadiet.training.checkpoint import Learner, Position
 from hf_datadiet.training.feed import Feed, shuffled_batches, steps_per_epoch
+from hf_datadiet.training.packing import Tree
 from hf_datadiet.training.randomness import Streams, seed_generators
 from hf_datadiet.training.together import ALONE, Together
 
@@ -43,6 +48,8 @@ def train(
     shared: Together = ALONE,
     on_step: Callable[[Step], None] = lambda step: None,
     on_epoch: Callable[[Mapping[str, float]], None] = lambda stats: None,
+    keep: Callable[[Tree], None] = lambda state: None,
+    resume: Tree | None = None,
 ) -> list[dict[str, float]]:
     """Train `model` in place on `rows` (positions in the feed, int64 [K]) for `steps` steps.
 
@@ -50,47 +57,57 @@ def train(
     epoch with its number, steps, and the mean loss and accuracy of the training forward passes. Raises `DivergedError` when
     the loss is no longer finite. `shared`: the processes that train this model together. `on_epoch` is called after each epoch,
     with the model in train mode.
+
+    `keep` is given the state before each epoch, and before `Stopped` is raised: at the end of a step if a signal has asked for it,
+    or when `on_epoch` raised it, which then is as if it had not been called. It is to be copied (`pack`) at once. With such a state
+    as `resume`, for a new model and new streams of the same seed, the training goes on there and ends with the same bits;
+    `UnusableError` if it does not fit.
     """
     forward = partial(_forward, shared.wrap(model), feed.device, training.precision)
     optimizer = optimizer_for(model, training.optimizer)
-    scheduler = _scheduler(optimizer, training, schedule_steps)
+    learner = Learner(model, optimizer, _scheduler(optimizer, training, schedule_steps), streams, feed.device)
     criterion = mean_loss(feed.task, training.label_smoothing)
     seed_generators(streams.noise)
     model.train()
-    curve: list[dict[str, float]] = []
-    done, epoch = 0, 0
-    while done < steps:
-        epoch += 1
-        loss_sum = torch.zeros((), device=feed.device)
-        correct = torch.zeros((), device=feed.device)
-        shown, first = 0, done
-        for batch in shuffled_batches(rows, training.batch_size, streams.order, feed.lengths):
+    at = Position.first(streams.order, feed.device) if resume is None else learner.put_back(resume)
+    while at.in_epoch or at.done < steps:
+        if not at.in_epoch:
+            keep(learner.state(at))
+        batches = shuffled_batches(rows, training.batch_size, streams.order, feed.lengths)
+        for batch in islice(batches, at.in_epoch, at.in_epoch + steps - at.done):
             labels = feed.labels[batch.to(feed.device)]
-            shared.seed_noise(streams.noise, done)
+            shared.seed_noise(streams.noise, at.done)
             inputs = feed.inputs(batch, streams.augment)
             optimizer.zero_grad(set_to_none=True)
             logits, loss = shared.backward(forward, criterion, inputs, labels)
             optimizer.step()
-            scheduler.step()
-            on_step(Step(epoch, batch, logits, labels))
-            loss_sum += loss * len(batch)
-            correct += (logits.argmax(1) == labels).sum()
-            shown += len(batch)
-            done += 1
-            if done == steps:
-                break
-        stats = {"epoch": epoch, "loss": float(loss_sum) / shown, "accuracy": float(correct) / shown, "steps": done - first}
-        if not torch.isfinite(loss_sum):
-            raise DivergedError(f"the training diverged in epoch {epoch} (loss {stats['loss']}); lower task.training.optimizer.lr")
-        curve.append(stats)
+            learner.scheduler.step()
+            on_step(Step(at.epoch, batch, logits, labels))
+            at.step(loss, logits, labels)
+            if shared.any(stopping.requested()):
+                keep(learner.state(at))
+                raise stopping.Stopped(stopping.number())
+        if not torch.isfinite(at.loss_sum):
+            raise DivergedError(f"the training diverged in epoch {at.epoch} (loss {at.stats['loss']}); lower task.training.optimizer.lr")
         shared.settle(model)
-        on_epoch(stats)
-    return curve
+        ended = learner.state(at)
+        try:
+            on_epoch(at.stats)
+        except stopping.Stopped:
+            keep(ended)
+            raise
+        at = at.next_epoch(streams.order)
+    return at.curve
 
 
 def steps_of(n_rows: int, training: Training, epochs: int | None = None) -> int:
     """Steps of `epochs` epochs (default: the whole training) over n_rows rows."""
     return (epochs or training.epochs) * steps_per_epoch(n_rows, training.batch_size)
+
+
+def epochs_of(steps: int, n_rows: int, training: Training) -> int:
+    """Epochs over n_rows rows that `steps` steps take; the last of them may be cut short."""
+    return ceil(steps / steps_per_epoch(n_rows, training.batch_size))
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -31,6 +31,11 @@ class Progress:
         tail = f"{clock(elapsed)} gone" + (f", about {clock(left)} left" if left is not None and self.done < self.total else "")
         self._show(f"{text}  [{tail}]", end="\n" if self.done >= self.total else "")
 
+    def skip(self, work: float, text: str) -> None:
+        """`work` units were done by an earlier call; `text` says so."""
+        self.total -= work
+        self.note(text)
+
     def note(self, text: str) -> None:
         """A line of its own."""
         self._show(text, end="\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -13,11 +12,13 @@ from hf_datadiet.errors import CoverageError
 from hf_datadiet.identity import digest_of
 from hf_datadiet.records import ArmResult, Plan
 from hf_datadiet.training.feed import Feed
-from hf_datadiet.training.loop import train
-from hf_datadiet.training.observe import observe
+from hf_datadiet.training.lives import Life, belonging, live
+from hf_datadiet.training.loop import epochs_of, train
+from hf_datadiet.training.observe import Observation, observe
 from hf_datadiet.training.randomness import streams_for, untouched_generators
 from hf_datadiet.training.session import Session
 from hf_datadiet.training.together import together
+from hf_datadiet.unfinished import Unfinished
 
 
 def retrain(
@@ -30,23 +31,53 @@ def retrain(
     seed: int,
     ids: NDArray[np.int64],
     steps: int,
+    unit: Unfinished,
     on_epoch: Callable[[Mapping[str, float]], None] = lambda stats: None,
+    on_resume: Callable[[int, int], None] = lambda epochs, steps: None,
 ) -> ArmResult:
     """Train on the rows `ids` (int64 [K], a subset of the feed's) and return what the last epoch's model predicts.
 
-    The learning-rate schedule runs to its end within `steps`. Raises `CoverageError` for an id that the feed does not have.
+    The learning-rate schedule runs to its end within `steps`. Bit-identical for an equal plan, in one go or resumed from `unit`.
+    `on_resume`: (epochs, steps) that an earlier call has done. Raises `CoverageError` for an id that the feed does not have,
+    `Stopped` when a signal asked for it.
     """
     rows = np.searchsorted(feed.example_id, ids)
     if np.any(rows >= len(feed)) or not np.array_equal(feed.example_id[rows], ids):
         raise CoverageError(f"arm {arm}: a kept row is none of the {len(feed)} rows that are trained on")
-    start = time.perf_counter()
-    with untouched_generators(session.device):
+    belongs = belonging(session, plan, ids, purpose=f"evaluate/{arm}", seed=seed, steps=steps)
+    shared = together(plan)
+
+    def trained(life: Life) -> tuple[list[dict[str, float]], Observation, float]:
         streams = streams_for(f"evaluate/{arm}", seed)
         model = session.new_model(feed, streams.init)
-        training, chosen = session.recipe.task.training, torch.from_numpy(rows)
-        shared = together(plan)
-        curve = train(model, feed, chosen, training, streams, steps=steps, schedule_steps=steps, shared=shared, on_epoch=on_epoch)
-        seen = observe(model, test, {}, seed, plan, keep_logits=True)
+        life.resumed(on_resume)
+        training, seen = session.recipe.task.training, []
+        last = epochs_of(steps, len(rows), training)
+
+        def epoch_done(stats: Mapping[str, float]) -> None:
+            if stats["epoch"] == last:
+                seen.append(observe(model, test, {}, seed, plan, keep_logits=True, between=life.between))
+            life.epoch_done(int(stats["epoch"]))
+            on_epoch(stats)
+
+        curve = train(
+            model,
+            feed,
+            torch.from_numpy(rows),
+            training,
+            streams,
+            steps=steps,
+            schedule_steps=steps,
+            shared=shared,
+            on_step=lambda step: unit.alive(),
+            on_epoch=epoch_done,
+            keep=life.keep,
+            resume=life.training,
+        )
+        return curve, seen[0], life.seconds
+
+    with untouched_generators(session.device):
+        curve, seen, seconds = live(unit, belongs, session, trained, plan)
     assert seen.logits is not None
     labels = test.labels.cpu()
     p_label = seen.logits.softmax(1).gather(1, labels[:, None])[:, 0]
@@ -56,7 +87,7 @@ def retrain(
         n_rows=len(ids),
         epochs=len(curve),
         steps=steps,
-        seconds=time.perf_counter() - start,
+        seconds=seconds,
         train_ids_digest=digest_of([ids]),
         predicted=seen.predicted,
         p_label=p_label.half().numpy(),

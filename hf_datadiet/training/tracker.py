@@ -59,7 +59,7 @@ def _tracker(name: str, folder: RunFolder, training: str) -> GeneralTracker:
     kind: Any = LOGGER_TYPE_TO_CLASS[name]
     if name == "tensorboard":  # it knows no projects: each folder is a run
         return kind(training, folder.path / "tracker")
-    # An interrupted training starts anew under its old name, which trackio has to be told.
+    # An interrupted training goes on under its old name, which trackio has to be told.
     more = {"dir": str(folder.path)} if name == "wandb" else {"resume": "allow"}
     return kind(folder.path.resolve().name, name=training, **more)
 

@@ -300,7 +300,7 @@ CASES = [
          patch=failing("os.posix_fallocate", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))),
     Case("folder that may not be written", "score toy.yaml", "runs: Permission denied; get the right to it, or choose another place",
          patch=failing("pathlib.Path.mkdir", PermissionError(errno.EACCES, os.strerror(errno.EACCES), "runs"))),
-    Case("Ctrl-C", "score toy.yaml", "interrupted; the same command goes on from the last finished seed",
+    Case("Ctrl-C", "score toy.yaml", "interrupted; the same command goes on where it stopped",
          patch=failing("hf_datadiet.score.score_seed", KeyboardInterrupt()), begun=True, code=130),
     # From Python
     Case("dataset without labels", score_without_labels, "cannot tell the label column", python="score_dataset(dataset)"),

@@ -237,11 +237,11 @@ def diverging(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seed 0 ends with outputs that are not finite."""
     original = seeds.observe
 
-    def observe(net: Any, feed: Any, scorers: Any, seed: int, plan: Any) -> Any:
+    def observe(net: Any, feed: Any, scorers: Any, seed: int, plan: Any, **named: Any) -> Any:
         if seed == 0:
             with torch.no_grad():
                 next(net.parameters()).fill_(float("nan"))
-        return original(net, feed, scorers, seed, plan)
+        return original(net, feed, scorers, seed, plan, **named)
 
     monkeypatch.setattr(seeds, "observe", observe)
 

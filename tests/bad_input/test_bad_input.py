@@ -59,6 +59,6 @@ def test_ctrl_c_in_the_middle_of_a_training(tmp_path: Path) -> None:
         rest = process.stderr.read().splitlines()
         out = process.stdout.read()
     assert (process.returncode, out) == (130, "")
-    assert rest[-1] == "hf-datadiet: interrupted; the same command goes on from the last finished seed"
+    assert rest[-1] == "hf-datadiet: interrupted; the same command goes on where it stopped"
     assert all(line.startswith("score  seed 1/1") for line in rest[:-1] if line)
     assert not list((tmp_path / "runs" / "toy").rglob("*.tmp"))

@@ -58,9 +58,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     original = score.score_seed
 
-    def counting(session: Any, feed: Any, plan: Any, seed: int, on_epoch: Any) -> Any:
+    def counting(session: Any, feed: Any, plan: Any, seed: int, *rest: Any) -> Any:
         seen.append(seed)
-        return original(session, feed, plan, seed, on_epoch)
+        return original(session, feed, plan, seed, *rest)
 
     monkeypatch.setattr(score, "score_seed", counting)
     return seen
@@ -85,11 +85,11 @@ def test_files_of_a_finished_run(whole: Path) -> None:
 def test_interrupted_in_the_second_seed(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = score.score_seed
 
-    def breaking(session: Any, feed: Any, plan: Any, seed: int, on_epoch: Callable[..., None]) -> Any:
+    def breaking(session: Any, feed: Any, plan: Any, seed: int, unit: Any, on_epoch: Callable[..., None], on_resume: Any) -> Any:
         def stop(stats: Mapping[str, float]) -> None:
             raise KeyboardInterrupt
 
-        return original(session, feed, plan, seed, stop if seed == 1 else on_epoch)
+        return original(session, feed, plan, seed, unit, stop if seed == 1 else on_epoch, on_resume)
 
     with monkeypatch.context() as patch:
         patch.setattr(score, "score_seed", breaking)
@@ -115,7 +115,7 @@ folder, where = Path(sys.argv[1]), sys.argv[2]
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
 train, rename = score.score_seed, Path.rename
 if where == "training":
-    score.score_seed = lambda s, f, p, seed, report: train(s, f, p, seed, (lambda stats: die()) if seed == 1 else report)
+    score.score_seed = lambda s, f, p, seed, unit, *rest: train(s, f, p, seed, unit, *([lambda stats: die()] if seed == 1 else rest))
 else:
     Path.rename = lambda path, target: die() if target.name == "001" else rename(path, target)
 score.score_run(open_session(load_recipe(folder / "recipe-asked.yaml"), RunFolder(folder / "run"), command="test"), progress=False)
@@ -257,11 +257,11 @@ def diverging(monkeypatch: pytest.MonkeyPatch, *seeds: int) -> None:
     """Those seeds end with outputs that are not finite."""
     original = seeds_module.observe
 
-    def observe(model: Any, feed: Any, scorers: Any, seed: int, plan: Any) -> Any:
+    def observe(model: Any, feed: Any, scorers: Any, seed: int, plan: Any, **named: Any) -> Any:
         if seed in seeds:
             with torch.no_grad():
                 next(model.parameters()).fill_(float("nan"))
-        return original(model, feed, scorers, seed, plan)
+        return original(model, feed, scorers, seed, plan, **named)
 
     monkeypatch.setattr(seeds_module, "observe", observe)
 

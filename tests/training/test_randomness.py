@@ -11,7 +11,7 @@ import torch
 from hf_datadiet.training.randomness import generator_for, seed_generators, streams_for, untouched_generators
 from hf_datadiet.training.retrain import retrain
 from hf_datadiet.training.seeds import score_seed
-from tests.training.toy import CPU, PLAN, small_session
+from tests.training.toy import CPU, PLAN, new_unit, small_session
 
 
 def draws(purpose: str, seed: int) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def test_scoring_and_retraining_leave_the_global_generator(tmp_path: Path) -> No
     session = small_session(tmp_path, {"score.epochs": 1, "score.observe_at": []})
     feed = session.train_feed()
     before = torch.random.get_rng_state()
-    score_seed(session, feed, PLAN, 0)
+    score_seed(session, feed, PLAN, 0, new_unit(session))
     assert torch.equal(torch.random.get_rng_state(), before)
-    retrain(session, feed, session.test_feed(feed), PLAN, arm="full", seed=10_000, ids=feed.example_id, steps=2)
+    retrain(session, feed, session.test_feed(feed), PLAN, arm="full", seed=10_000, ids=feed.example_id, steps=2, unit=new_unit(session))
     assert torch.equal(torch.random.get_rng_state(), before)

@@ -16,7 +16,7 @@ from hf_datadiet.tasks.image import ImageTask
 from hf_datadiet.training.feed import Feed
 from hf_datadiet.training.retrain import retrain
 from hf_datadiet.training.session import Session
-from tests.training.toy import PLAN, SMALL, small_session
+from tests.training.toy import PLAN, SMALL, new_unit, small_session
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,8 @@ def feeds(session: Session) -> tuple[Feed, Feed]:
 
 def arm(session: Session, feeds: tuple[Feed, Feed], **given: Any) -> ArmResult:
     train, test = feeds
-    return retrain(session, train, test, PLAN, **{"arm": "mine", "seed": 10_000, "ids": train.example_id[::2], "steps": 4, **given})
+    asked = {"arm": "mine", "seed": 10_000, "ids": train.example_id[::2], "steps": 4, "unit": new_unit(session)}
+    return retrain(session, train, test, PLAN, **asked | given)
 
 
 def test_it_trains_on_the_ids_given_only(session: Session, feeds: tuple[Feed, Feed], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from hf_datadiet.training.randomness import streams_for
 from hf_datadiet.training.seeds import PURPOSE, score_seed
 from hf_datadiet.training.session import Session
 from tests.references import scores as reference
-from tests.training.toy import PLAN, small_session
+from tests.training.toy import PLAN, new_unit, small_session
 
 
 @dataclass
@@ -73,7 +73,7 @@ def recorder() -> Recorder:
 
 @pytest.fixture(scope="module")
 def result(session: Session, feed: Feed, recorder: Recorder) -> RunResult:
-    return score_seed(replace(session, accumulators={**session.accumulators, "recorder": recorder}), feed, PLAN, 1)
+    return score_seed(replace(session, accumulators={**session.accumulators, "recorder": recorder}), feed, PLAN, 1, new_unit(session))
 
 
 def test_shapes_and_moments(session: Session, result: RunResult) -> None:
@@ -85,13 +85,13 @@ def test_shapes_and_moments(session: Session, result: RunResult) -> None:
 def test_twice_the_same_bits(session: Session, feed: Feed, result: RunResult) -> None:
     # Whatever the caller's own generators are at.
     torch.manual_seed(12345)
-    same_bits(result, score_seed(session, feed, PLAN, 1))
+    same_bits(result, score_seed(session, feed, PLAN, 1, new_unit(session)))
 
 
 def test_observing_more_changes_nothing(session: Session, feed: Feed, result: RunResult, tmp_path: Path) -> None:
     fewer = replace(session, recipe=replace(session.recipe, score=replace(session.recipe.score, observe_at=())))
     assert fewer.recipe.moments == (2,)
-    same_bits(score_seed(fewer, feed, PLAN, 1), result, moments=False)
+    same_bits(score_seed(fewer, feed, PLAN, 1, new_unit(fewer)), result, moments=False)
 
 
 @pytest.mark.parametrize("engine", ["loop", "vmap"])
@@ -99,7 +99,7 @@ def test_gradient_norms_disturb_nothing(session: Session, feed: Feed, result: Ru
     other = small_session(
         tmp_path, {"score.scores": ["grand", "el2n", "forgetting"], "score.observe_at": [1], "score.keep_weights": "last"}, claim=False
     )
-    got = score_seed(other, feed, replace(PLAN, gradient_engine=engine), 1)
+    got = score_seed(other, feed, replace(PLAN, gradient_engine=engine), 1, new_unit(other))
     for name, values in got.weights[2].items():
         assert np.array_equal(values, result.weights[2][name]), name
     assert np.array_equal(got.p_label, result.p_label)
@@ -107,7 +107,7 @@ def test_gradient_norms_disturb_nothing(session: Session, feed: Feed, result: Ru
 
 
 def test_another_seed_is_another_training(session: Session, feed: Feed, result: RunResult) -> None:
-    other = score_seed(session, feed, PLAN, 2)
+    other = score_seed(session, feed, PLAN, 2, new_unit(session))
     for moment in range(3):
         assert not np.array_equal(other.observed["el2n"][moment], result.observed["el2n"][moment])
 
@@ -141,7 +141,7 @@ def test_kept_weights_are_those_that_were_observed(session: Session, feed: Feed,
 @pytest.mark.parametrize(("keep", "epochs"), [("none", set()), ("last", {2}), ("moments", {0, 1, 2}), ([1], {1})])
 def test_which_weights_are_kept(keep: Any, epochs: set[int], tmp_path: Path) -> None:
     session = small_session(tmp_path, {"score.keep_weights": keep, "source.limit": 20, "score.observe_at": [0, 1]})
-    result = score_seed(session, session.train_feed(), PLAN, 0)
+    result = score_seed(session, session.train_feed(), PLAN, 0, new_unit(session))
     assert set(result.weights) == epochs
     session.folder.save_seed(result)
     assert set(session.folder.load_seed(0, with_weights=True).weights) == epochs

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import signal
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -14,8 +18,11 @@ from hf_datadiet.recipe import Training
 from hf_datadiet.recipe_yaml import build, recipe_from, with_overrides
 from hf_datadiet.records import Plan
 from hf_datadiet.store import RunFolder
+from hf_datadiet.training import stopping
 from hf_datadiet.training.feed import Feed
 from hf_datadiet.training.session import Session, open_session
+from hf_datadiet.training.stopping import Stopped
+from hf_datadiet.unfinished import Unfinished
 
 CPU = torch.device("cpu")
 PLAN = Plan("cpu", 1, "float32", 256, "loop")
@@ -66,6 +73,27 @@ SMALL: Mapping[str, Any] = {
     },
     "score": {"scores": ["el2n", "forgetting"], "seeds": 2, "observe_at": [0, 1], "epochs": 2},
 }
+
+
+def new_unit(session: Session) -> Unfinished:
+    """A training that nobody has begun."""
+    return Unfinished(session.folder.path / "units" / uuid.uuid4().hex)
+
+
+def ask_to_stop() -> None:
+    """As a first SIGTERM does."""
+    stopping._asked = signal.SIGTERM
+
+
+@contextmanager
+def stopped() -> Iterator[None]:
+    """The block ends because `ask_to_stop` was called."""
+    try:
+        with pytest.raises(Stopped) as error:
+            yield
+    finally:
+        stopping._asked = None
+    assert error.value.number == signal.SIGTERM
 
 
 def small_session(folder: Path, overrides: Mapping[str, Any] | None = None, *, claim: bool = True) -> Session:

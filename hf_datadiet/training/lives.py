@@ -1,0 +1,110 @@
+"""One training over all its lives: each goes on where the one before was stopped, or died."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_datadiet.identity import digest_of
+from hf_datadiet.records import Plan
+from hf_datadiet.training.checkpoint import putting_back
+from hf_datadiet.training.packing import Tree, pack, unpack
+from hf_datadiet.training.session import Session
+from hf_datadiet.training.stopping import stop_if_requested
+from hf_datadiet.training.together import together
+from hf_datadiet.unfinished import Unfinished, UnusableError
+
+T = TypeVar("T")
+
+
+class Life:
+    """One of them. `kept`: what the one before kept, None at the beginning. Without `keeps` there will be no next one."""
+
+    def __init__(self, unit: Unfinished, about: Mapping[str, Any], kept: Tree | None = None, *, keeps: bool = True) -> None:
+        self.unit, self.about, self._keeps = unit, about, keeps
+        self.training: Tree | None = None if kept is None else kept["training"]
+        self.own: Tree | None = None if kept is None else kept["own"]
+        self._start = time.perf_counter() - (0.0 if kept is None else kept["seconds"])
+
+    @property
+    def seconds(self) -> float:
+        """Spent in all lives, without what had to be done again."""
+        return time.perf_counter() - self._start
+
+    def resumed(self, on_resume: Callable[[int, int], None]) -> None:
+        """Tell how many epochs and steps the lives before have done, if there were any."""
+        if self.training is not None:
+            position = self.training["position"]
+            self.epoch_done(len(position["curve"]))
+            on_resume(len(position["curve"]), position["done"])
+
+    def keep(self, training: Tree, own: Tree = None, *, observed: bool = False) -> None:
+        """Keep the state of the loop, and what its caller adds, for the next life.
+
+        A new model is nothing worth keeping, unless it was observed.
+        """
+        if self._keeps and (observed or training["position"]["done"]):
+            arrays, plain = pack({"seconds": self.seconds, "training": training, "own": own})
+            self.unit.keep(arrays, plain, self.about)
+
+    def between(self) -> None:
+        """Between two pieces of work: a sign of life. Raises `Stopped` if a signal has asked for it."""
+        self.unit.alive()
+        stop_if_requested()
+
+    def epoch_done(self, epoch: int) -> None:
+        """For those who look on."""
+        self.unit.progress(epoch, self.seconds)
+
+
+def live(unit: Unfinished, about: Mapping[str, Any], session: Session, work: Callable[[Life], T], plan: Plan) -> T:
+    """`work` from where the checkpoint stands; from the beginning if there is none, or, with a line that says so, if it cannot be used.
+
+    Processes that train together go on from the same step, or all from the beginning; sharded models always do.
+    """
+    found = None if plan.sharded else _found(unit, about, session)
+    done = -1 if found is None or found.training is None else found.training["position"]["done"]
+    alike = len(set(together(plan).everyone(done))) == 1
+    if found is not None and alike:
+        try:
+            return work(found)
+        except UnusableError as error:
+            _starts_over(unit, error)
+    return work(Life(unit, about, keeps=not plan.sharded))
+
+
+def _found(unit: Unfinished, about: Mapping[str, Any], session: Session) -> Life | None:
+    try:
+        kept = unit.load(about)
+        if kept is None:
+            return None
+        with putting_back():
+            return Life(unit, about, unpack(*kept, session.device))
+    except UnusableError as error:
+        _starts_over(unit, error)
+        return None
+
+
+def _starts_over(unit: Unfinished, error: UnusableError) -> None:
+    unit.note(f"{unit.path}: {error}; this training starts over")
+
+
+def belonging(session: Session, plan: Plan, rows: NDArray[np.int64], **more: Any) -> dict[str, Any]:
+    """What a checkpoint belongs to: with any of it different it would be another training. `rows`: the ids trained on, int64 [K]."""
+    identity = json.dumps(session.recipe.identity(), sort_keys=True)
+    return {
+        "recipe": hashlib.sha256(identity.encode()).hexdigest(),
+        "source": session.pinned.record.digest,
+        "rows": digest_of([rows]),
+        # Observing in other batches is the same up to rounding: what did not fit must not keep a training from going on.
+        "plan": {key: value for key, value in dataclasses.asdict(plan).items() if key != "observe_batch_size"},
+        "versions": dict(session.provenance.versions),
+        **more,
+    }
