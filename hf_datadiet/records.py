@@ -98,6 +98,8 @@ class RunResult:
     """Wall seconds spent: {"train": ..., "observe": ...}."""
     weights: Mapping[int, Mapping[str, NDArray[Any]]]
     provenance: Provenance
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    """The plan that the seed ran under, with the batch size that it was observed with; empty for scores made elsewhere."""
 
     def __post_init__(self) -> None:
         check_ids(self.example_id, f"seed {self.seed}")
@@ -269,6 +271,8 @@ class ArmResult:
     predicted: NDArray[np.int32]
     p_label: NDArray[np.float16]
     metrics: Mapping[str, float]
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    """The plan that it ran under."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from hf_datadiet.arms import drawn_arms
 from hf_datadiet.durable import glance_parquet
 from hf_datadiet.recipe import FIRST_EVALUATION_SEED, Recipe
-from hf_datadiet.recipe_yaml import load_recipe
+from hf_datadiet.recipe_yaml import kept_recipe
 from hf_datadiet.store import RunFolder
 
 State: TypeAlias = Literal["done", "to do"]
@@ -40,7 +40,7 @@ class Status:
 def status_of(folder: RunFolder) -> Status:
     """The status of a run folder; `RecipeError` if it holds no run, `StaleRecordError` for a file that cannot be read."""
     folder.require()
-    recipe = load_recipe(folder.path / "recipe.yaml")
+    recipe = kept_recipe(folder.path)
     seeds: dict[int, State] = {seed: "done" if folder.has_seed(seed) else "to do" for seed in range(recipe.score.seeds)}
     about, n_labelled = _scores(folder)
     selections = {name: _kept(folder, name) for name in folder.selections()}

@@ -19,7 +19,7 @@ from hf_datadiet import registry
 from hf_datadiet.catalogue import SHELVES, catalogue, copy_recipe, recipes_folder
 from hf_datadiet.cli import commands
 from hf_datadiet.errors import RecipeError
-from hf_datadiet.recipe_yaml import load_recipe
+from hf_datadiet.recipe_yaml import kept_recipe, load_recipe, to_yaml
 from hf_datadiet.records import Report
 from hf_datadiet.store import RunFolder
 from tests.test_cli import Said, call, copy, here, run  # fixtures
@@ -101,11 +101,10 @@ def test_a_forecast_in_json(here: Path, call: Callable[..., Said]) -> None:
 
 def test_the_resume_command_of_status_goes_on(copy: Path, call: Callable[..., Said]) -> None:
     recipe = copy / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump({**yaml.safe_load(recipe.read_text()), "prune": []}))
+    RunFolder(copy).save_recipe(to_yaml(kept_recipe(copy, ["prune=[]"])))
     (copy / "seeds" / "001" / "done.json").unlink()
     said = call("status", copy)
     assert "seeds       1 of 2 done" in said.out and f"next        hf-datadiet score {copy / 'recipe.yaml'} --out {copy}" in said.out
-    shutil.rmtree(copy / "seeds" / "001")
     assert call("score", copy / "recipe.yaml", "--out", copy).code == 0 and RunFolder(copy).has_seed(1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -59,4 +60,5 @@ def retrain(
         predicted=seen.predicted,
         p_label=p_label.half().numpy(),
         metrics=session.task.metrics(seen.logits, labels),
+        plan=asdict(plan),
     )

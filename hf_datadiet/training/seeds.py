@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -83,6 +84,7 @@ class _SeedRun:
             seconds={"train": seconds - self.observe_seconds, "observe": self.observe_seconds},
             weights=self.weights,
             provenance=self.session.provenance,
+            plan=asdict(self.plan),
         )
 
     def _step(self, step: Step) -> None:

@@ -20,6 +20,7 @@ from hf_datadiet.errors import DataDietError, RecipeError
 from hf_datadiet.gradients.norms import Engine, fastest_engine
 from hf_datadiet.hub.opening import in_memory
 from hf_datadiet.hub.source import Pinned, pin
+from hf_datadiet.mending import mend
 from hf_datadiet.recipe import Recipe
 from hf_datadiet.recipe_yaml import to_yaml
 from hf_datadiet.records import UNLABELLED, Direction, Plan, Provenance
@@ -90,9 +91,14 @@ class Session:
         prepared, bad = self.rows.prepared(ids)
         # Rows that cannot be read have been looked for, except before a dry run.
         ids = np.setdiff1d(ids, list(bad))
-        with untouched_generators(self.device):  # a function from Python may draw
-            fitted = self.task.fit(prepared, self._model())
-        return self._feed(prepared, fitted, ids, self.pinned.label[ids])
+        return self._feed(prepared, self._fitted(prepared), ids, self.pinned.label[ids])
+
+    def _fitted(self, prepared: Any) -> Mapping[str, Any]:
+        """What the task takes from the rows: taken once per run, by the first launch, then read by all."""
+        if not self.folder.has_fitted():
+            with untouched_generators(self.device):  # a function from Python may draw
+                self.folder.save_fitted(self.task.fit(prepared, self._model()))
+        return self.folder.fitted()
 
     def test_feed(self, train: Feed) -> Feed:
         """The T held-out rows, normalised and tokenised as the training rows are."""
@@ -160,6 +166,7 @@ def claimed(session: Session) -> Session:
     left nothing behind. A folder that is, is refused if a fresh model now says something else than at its start.
     """
     recipe, folder, rows = session.recipe, session.folder, session.rows
+    mend(folder)
     found = None
     if folder.exists():
         folder.claim(recipe.identity(), session.pinned.record, to_yaml(recipe))
@@ -176,7 +183,10 @@ def claimed(session: Session) -> Session:
     if pinned.noise is not None:
         own = None if pinned.source_id is None else pinned.source_id[pinned.noise.ids]
         folder.save_label_noise(pinned.noise.ids, pinned.noise.before, pinned.noise.after, own)
-    return replace(session, pinned=pinned)
+    session = replace(session, pinned=pinned)
+    if folder.seeds() and not folder.has_fitted():
+        session.train_feed()
+    return session
 
 
 @contextlib.contextmanager
@@ -186,7 +196,8 @@ def _leaving_nothing_behind(path: Path) -> Iterator[None]:
     try:
         yield
     except (DataDietError, OSError):
-        if path / "cache" in made:
+        # Another launch may have begun here meanwhile.
+        if path / "cache" in made and not RunFolder(path).exists():
             shutil.rmtree(path / "cache", ignore_errors=True)
         for folder in made:
             with contextlib.suppress(OSError):
@@ -239,24 +250,25 @@ def find_scores(names: Sequence[str], allow_plugins: bool = False) -> tuple[dict
 def decide_plan(session: Session, feed: Feed) -> Plan:
     """The plan kept in the folder, or a new one: what needs measuring is measured once, on a fresh model."""
     recipe, kept = session.recipe, session.folder.plan()
-    if kept is not None:
-        if kept.device != session.device.type:
-            raise RecipeError(
-                f"{session.folder.path} was begun on {kept.device} and this is {session.device.type}: "
-                "their seeds would differ in the last bits; go on there, or choose another --out"
+    if kept is None:
+        wanted = recipe.score.observe_batch_size
+        # Another launch may have decided meanwhile: all go by the first one's plan.
+        kept = session.folder.save_plan(
+            Plan(
+                device=session.device.type,
+                threads=torch.get_num_threads(),
+                precision=recipe.task.training.precision,
+                observe_batch_size=min(OBSERVE_BATCH_SIZE if wanted == "auto" else wanted, len(feed)),
+                gradient_engine=measured_engine(session, feed),
             )
-        torch.set_num_threads(kept.threads)
-        return kept
-    wanted = recipe.score.observe_batch_size
-    plan = Plan(
-        device=session.device.type,
-        threads=torch.get_num_threads(),
-        precision=recipe.task.training.precision,
-        observe_batch_size=min(OBSERVE_BATCH_SIZE if wanted == "auto" else wanted, len(feed)),
-        gradient_engine=measured_engine(session, feed),
-    )
-    session.folder.save_plan(plan)
-    return plan
+        )
+    if kept.device != session.device.type:
+        raise RecipeError(
+            f"{session.folder.path} was begun on {kept.device} and this is {session.device.type}: "
+            "their seeds would differ in the last bits; go on there, or choose another --out"
+        )
+    torch.set_num_threads(kept.threads)
+    return kept
 
 
 def measured_engine(session: Session, feed: Feed) -> Engine:
