@@ -1,7 +1,7 @@
 """A run folder made fit for work: what is damaged is named on stderr and put aside, so that it is made anew.
 
-Only what can be made anew without changing a bit: seeds, trainings of evaluations, the source, the task's constants, the rows
-that were skipped, and the plan, which every training carries. Reading alone mends nothing: it names what is damaged.
+Only what can be made anew without changing a bit: seeds, trainings of evaluations, the task's constants, the rows that were
+skipped, and the plan, which every training carries. Reading alone mends nothing: it names what is damaged.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from hf_datadiet.store import RunFolder
 def mend(folder: RunFolder) -> None:
     """Put aside what is damaged and remove what killed processes left behind; `StaleRecordError` for a training of another plan."""
     remove_forgotten(folder.path)
-    if not folder.exists():
-        return
-    for name in ("source.json", "fitted.json", "plan.json"):
+    for name in ("fitted.json", "plan.json"):
         sound(folder.path / name, partial(read_record, folder.path / name))
     sound(folder.path / "skipped.parquet", folder.skipped)
     plans: dict[Path, Mapping[str, Any]] = {}

@@ -25,6 +25,8 @@ FILES = {
 def report_run(recipe: Recipe, folder: RunFolder) -> Report:
     """Write both reports of the folder anew, and return the report. `RecipeError` if nothing has been scored."""
     table = folder.load_scores()
+    folder.require_markers()
+    folder.require_judged()
     skipped = folder.skipped()
     if skipped is None and recipe.source.on_bad_row == "skip":
         raise folder.missing("skipped.parquet")

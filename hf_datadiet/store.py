@@ -32,6 +32,7 @@ from hf_datadiet import sealed, tables
 from hf_datadiet.claim import claim, is_claimed, require_free, require_marker
 from hf_datadiet.durable import (
     GONE,
+    glance_parquet,
     read_parquet,
     read_record,
     read_safetensors,
@@ -60,6 +61,7 @@ class RunFolder:
         wanted = {"format": FORMAT, "source_digest": source.digest, "test_digest": source.test_digest, **identity}
         claim(self.path, wanted | {"source_revision": source.revision})
         # Whoever holds the claim sees to it that the rest is there: another one may have died in between.
+        sound(self.path / "source.json", self.source)
         write_record(self.path / "source.json", dataclasses.asdict(source), first_wins=True)
         write_text(self.path / "recipe.yaml", recipe_yaml, first_wins=True)
 
@@ -193,12 +195,20 @@ class RunFolder:
             raise RecipeError(f"{self.path} holds no scores; run hf-datadiet score first")
         scores = tables.unpack_scores(*read_parquet(path, self._again))
         path = self.path / "seeds.parquet"
-        if not path.exists():
+        if not path.exists() and not self.seeds():
             return scores
         values, meta = read_parquet(path, self._again)
         if meta["scores"] != scores.digest:
             raise StaleRecordError(f"{path} belongs to other scores than scores.parquet; {self._again}")
         return tables.with_seed_values(scores, values)
+
+    def glance_scores(self) -> tuple[Mapping[str, Mapping[str, Any]], int]:
+        """{column: what it is} of scores.parquet and how many rows have a label, cheaply; nothing and 0 before it exists."""
+        path = self.path / "scores.parquet"
+        if not path.exists():
+            return {}, 0
+        table, meta = glance_parquet(path, ["label"], self._again)
+        return meta["columns"], table.num_rows - table["label"].null_count
 
     def _write_table(self, name: str, columns: tables.Columns, meta: Mapping[str, Any] | None = None) -> None:
         write_parquet(self.path / name, columns, {"format": FORMAT, **(meta or {})})
@@ -251,9 +261,15 @@ class RunFolder:
             raise RecipeError(
                 f"{self.path} has no selection {name!r}; it has: {', '.join(self.selections()) or 'none, run hf-datadiet prune'}"
             )
-        return tables.unpack_selection(
-            *read_parquet(path, f"prune again under the same name: hf-datadiet prune {self._quoted()} --name {name} ...")
-        )
+        return tables.unpack_selection(*read_parquet(path, self._prune_again(name)))
+
+    def glance_selection(self, name: str) -> int:
+        """How many rows a selection keeps, cheaply."""
+        table, _ = glance_parquet(self.selection_path(name) / "selection.parquet", ["kept"], self._prune_again(name))
+        return int(np.asarray(table["kept"]).sum())
+
+    def _prune_again(self, name: str) -> str:
+        return f"prune again as before: hf-datadiet prune {self._quoted()} --name {name} ..."
 
     def selections(self) -> list[str]:
         """Names of the finished selections, sorted."""
@@ -282,6 +298,10 @@ class RunFolder:
     def begun_evaluations(self) -> list[str]:
         """Names of the evaluations that have a folder, sorted, finished or not."""
         return sorted(path.name for path in self.path.glob("evaluations/*") if path.is_dir() and not path.name.startswith("."))
+
+    def unfinished_evaluations(self) -> list[str]:
+        """Names of the evaluations of which a training has begun."""
+        return sorted(path.name for path in self.path.glob("unfinished/evaluate/*"))
 
     def trained(self, evaluation: str) -> dict[str, list[int]]:
         """Arm -> seeds of the trainings that an evaluation has finished, by the names of their files."""
@@ -321,6 +341,24 @@ class RunFolder:
     def evaluations(self) -> list[str]:
         """Names of the finished evaluations, sorted."""
         return sorted(path.parent.name for path in self.path.glob("evaluations/*/evaluation.json"))
+
+    def require_markers(self) -> None:
+        """Raise `DamagedError` if an evaluation that was finished has lost its last file."""
+        for name in self.begun_evaluations():
+            path = self.evaluation_path(name)
+            if (path / "results.parquet").exists() and not (path / "evaluation.json").exists():
+                raise DamagedError(path / "evaluation.json", GONE, self._evaluate_again(name))
+
+    def require_judged(self) -> None:
+        """Raise `DamagedError` if a selection that was judged has lost its file; without its folder it was removed on purpose."""
+        for name in self.evaluations():
+            try:
+                judged = read_record(self.evaluation_path(name) / "evaluation.json")["arm_selections"].values()
+            except DamagedError:
+                continue  # evaluating mends it
+            for selection in {*judged} - {*self.selections()}:
+                if self.selection_path(selection).exists():
+                    raise DamagedError(self.selection_path(selection) / "selection.parquet", GONE, self._prune_again(selection))
 
     # The report
 

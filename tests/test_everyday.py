@@ -100,7 +100,6 @@ def test_a_forecast_in_json(here: Path, call: Callable[..., Said]) -> None:
 
 
 def test_the_resume_command_of_status_goes_on(copy: Path, call: Callable[..., Said]) -> None:
-    recipe = copy / "recipe.yaml"
     RunFolder(copy).save_recipe(to_yaml(kept_recipe(copy, ["prune=[]"])))
     (copy / "seeds" / "001" / "done.json").unlink()
     said = call("status", copy)

@@ -166,10 +166,10 @@ def claimed(session: Session) -> Session:
     left nothing behind. A folder that is, is refused if a fresh model now says something else than at its start.
     """
     recipe, folder, rows = session.recipe, session.folder, session.rows
-    mend(folder)
     found = None
     if folder.exists():
         folder.claim(recipe.identity(), session.pinned.record, to_yaml(recipe))
+        mend(folder)
         check_start(folder, try_out(session))
     else:
         folder.require_free()
