@@ -93,13 +93,15 @@ def _evaluation_names(folder: RunFolder, recipe: Recipe, selections: Mapping[str
 def _trainings(
     folder: RunFolder, recipe: Recipe, name: str, selections: Mapping[str, int], n_labelled: int
 ) -> dict[str, dict[int, Training]]:
-    done = folder.trained(name)
+    done, begun = folder.trained(name), folder.in_training(name)
     sizes = {"full": n_labelled, **selections, **{arm.name: arm.size for arm in drawn_arms(selections.values(), n_labelled)}}
     # How many seeds an evaluation wants is only known of the one in the recipe; another has at least those it began.
     wanted = range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + recipe.evaluate.seeds) if name == recipe.evaluate.name else ()
-    seeds = sorted({*wanted, *(seed for found in done.values() for seed in found)})
+    seeds = sorted({*wanted, *(seed for found in (*done.values(), *begun.values()) for seed in found)})
     # Equal steps take equal time whatever the number of rows.
-    work = {arm: float(sizes.get(arm, n_labelled) if recipe.evaluate.match == "epochs" else n_labelled) for arm in {**sizes, **done}}
+    work = {
+        arm: float(sizes.get(arm, n_labelled) if recipe.evaluate.match == "epochs" else n_labelled) for arm in {**sizes, **done, **begun}
+    }
     return {arm: {seed: _training(folder, name, arm, seed, work[arm]) for seed in seeds} for arm in work}
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -300,17 +300,16 @@ class RunFolder:
         return sorted(path.name for path in self.path.glob("evaluations/*") if path.is_dir() and not path.name.startswith("."))
 
     def unfinished_evaluations(self) -> list[str]:
-        """Names of the evaluations of which a training has begun."""
+        """Names of the evaluations of which a training is unfinished."""
         return sorted(path.name for path in self.path.glob("unfinished/evaluate/*"))
 
     def trained(self, evaluation: str) -> dict[str, list[int]]:
         """Arm -> seeds of the trainings that an evaluation has finished, by the names of their files."""
-        found: dict[str, list[int]] = {}
-        for path in sorted(self.evaluation_path(evaluation).glob("arms/*-*.safetensors")):
-            arm, _, seed = path.stem.rpartition("-")
-            if seed.isdigit():
-                found.setdefault(arm, []).append(int(seed))
-        return found
+        return _arms(path.stem for path in self.evaluation_path(evaluation).glob("arms/*-*.safetensors"))
+
+    def in_training(self, evaluation: str) -> dict[str, list[int]]:
+        """Arm -> seeds of the trainings of an evaluation that are unfinished, by the names of their folders."""
+        return _arms(path.name for path in self.path.glob(f"unfinished/evaluate/{evaluation}/*-*"))
 
     def arm_path(self, evaluation: str, arm: str, seed: int) -> Path:
         """The file of one training of an evaluation."""
@@ -366,3 +365,13 @@ class RunFolder:
         """Write report.json and report.md."""
         write_json(self.path / "report.json", dataclasses.asdict(report))
         write_text(self.path / "report.md", markdown)
+
+
+def _arms(names: Iterable[str]) -> dict[str, list[int]]:
+    """{"full": [10000]} from ["full-10000"]."""
+    found: dict[str, list[int]] = {}
+    for name in sorted(names):
+        arm, _, seed = name.rpartition("-")
+        if arm and not arm.startswith(".") and seed.isdigit():
+            found.setdefault(arm, []).append(int(seed))
+    return found

@@ -14,6 +14,10 @@ from typing import Any, Literal, TypeAlias
 
 State: TypeAlias = Literal["done", "running", "interrupted", "failed", "damaged", "to do"]
 
+INTERRUPTED: State = "interrupted"
+TOLD: dict[str, State] = {"running": "running", "stopped": INTERRUPTED, "failed": "failed"}
+"""What a training says of itself, in the words of a status."""
+
 ALIVE = 60
 """Seconds without a sign of life after which a training is taken for interrupted."""
 
@@ -45,14 +49,14 @@ def unfinished(folder: Path, work: float) -> Training:
     try:
         age = time.time() - (folder / "progress.json").stat().st_mtime
         found = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        told: State = {"running": "running", "stopped": "interrupted", "failed": "failed"}[found["state"]]
+        told = TOLD[found["state"]]
         epoch, epochs, seconds, reason = (found[key] for key in ("epoch", "epochs", "seconds", "reason"))
         sane = _is_count(epoch) and _is_count(epochs) and epoch <= epochs and isinstance(seconds, int | float) and seconds >= 0
     except (OSError, ValueError, KeyError, TypeError):
         return Training("to do", work=work)
     if not sane:
         return Training("to do", work=work)
-    state: State = "interrupted" if told == "running" and age > ALIVE else told
+    state = INTERRUPTED if told == "running" and age > ALIVE else told
     return Training(state, epoch, epochs, float(seconds), str(reason) if reason is not None else None, work)
 
 

@@ -25,9 +25,14 @@ def test_it_appears_whole(tmp_path: Path) -> None:
     folder = made(tmp_path / "x" / "000")
     assert sorted(path.name for path in folder.iterdir()) == ["a.bin", "b.bin", "done.json"] and sealed.about(folder)["epochs"] == 3
     sealed.check(folder)
-    with pytest.raises(KeyboardInterrupt), sealed.appearing(tmp_path / "x" / "001") as temporary:
-        (temporary / "a.bin").write_bytes(b"half")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with sealed.appearing(tmp_path / "x" / "001") as temporary:
+            (temporary / "a.bin").write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["000"]
 
 

@@ -163,7 +163,8 @@ def test_trainings_on_their_way(tmp_path: Path) -> None:
     folder.save_selection(selection(score_table(), KEPT))
     told(folder.path / "unfinished" / "evaluate" / "other" / "random-5-10001")
     seen = status_of(folder)
-    assert list(seen.evaluations) == ["other"] and seen.seconds_left is None
+    assert list(seen.evaluations) == ["other"] and seen.evaluations["other"]["random-5"][10_001].state == "running"
+    assert seen.next.startswith("hf-datadiet run ") and seen.seconds_left
     told(folder.path / "unfinished" / "evaluate" / "main" / "random-5-10001")
     assert status_of(folder).evaluations["main"]["random-5"][10_001].state == "running"
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -198,3 +201,17 @@ def test_each_file_cut_off(case: Case) -> None:
 def test_each_file_damaged_in_each_way(case: Case, verb: str) -> None:
     refused = {name.name for name in files(case.finished) for damage in DAMAGES if case.check(name, damage, verb)}
     assert verb != "run" or refused <= {"run.json", "start.json", "skipped.parquet"}, "the rest is made anew"
+
+
+@pytest.mark.slow
+def test_two_launches_at_once(finished: Path, tmp_path: Path) -> None:
+    """On one folder that neither finds there: both end well, and the scores are those of one launch alone."""
+    for name in ("rows.parquet", "mine.yaml"):
+        shutil.copy(finished / name, tmp_path / name)
+    words = [sys.executable, "-m", "hf_datadiet", "score", "mine.yaml", "--out", "run"]
+    launches = [subprocess.Popen(words, cwd=tmp_path, stdout=-1, stderr=-1, text=True, env=dict(os.environ)) for _ in range(2)]
+    said = [launch.communicate(timeout=300) for launch in launches]
+    assert [launch.returncode for launch in launches] == [0, 0], said
+    for name in ("scores.parquet", "seeds.parquet"):
+        assert pq.read_table(tmp_path / "run" / name).equals(pq.read_table(finished / "run" / name))
+    assert not [path for path in (tmp_path / "run").rglob("*") if ".tmp" in path.name]
