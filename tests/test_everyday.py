@@ -84,8 +84,13 @@ def test_json_alone_is_on_stdout(here: Path, call: Callable[..., Said]) -> None:
         "next": "hf-datadiet evaluate runs/toy",
     }
     status = json.loads(call("status", "runs/toy", "--format", "json").out)
-    assert status["seeds"] == {"0": "done"} and status["selections"] == {"b": 4, "keep-50": 20} and status["report"]
-    assert status["evaluations"]["main"]["b"] == {"10000": "to do"} and status["evaluations"]["main"]["full"] == {"10000": "done"}
+    assert (
+        {seed: training["state"] for seed, training in status["seeds"].items()} == {"0": "done"}
+        and status["selections"] == {"b": 4, "keep-50": 20}
+        and status["report"]
+    )
+    main = {arm: {seed: training["state"] for seed, training in seeds.items()} for arm, seeds in status["evaluations"]["main"].items()}
+    assert main["b"] == {"10000": "to do"} and main["full"] == {"10000": "done"}
     text = call("status", "runs/toy").out
     assert "seeds       1 of 1 done" in text and text.startswith("run         runs/toy: timm:test_resnet on sample:digits\n")
     assert "evaluation  main: 4 of 7 trainings done" in text and "next        hf-datadiet evaluate runs/toy" in text
