@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from hf_datadiet.durable import json_text
 from hf_datadiet.markdown import summary
 from hf_datadiet.records import Report, Selection
-from hf_datadiet.status import State, Status, status_of
+from hf_datadiet.status import Status, status_of
 from hf_datadiet.store import RunFolder
+from hf_datadiet.trainings import State, Training
 
 if TYPE_CHECKING:
     from hf_datadiet.training.estimate import Forecast
@@ -96,26 +97,51 @@ def of_status(status: Status) -> Answer:
     """How far a run has come."""
     lines = [
         f"run         {status.run}: {status.model} on {status.source}",
-        f"seeds       {_count(status.seeds)}",
+        f"seeds       {_count(status.seeds)}{_others(status.seeds)}",
         f"scores      {', '.join(status.scores) or 'none yet'}",
         f"selections  {', '.join(f'{name} ({kept} rows)' for name, kept in status.selections.items()) or 'none yet'}",
     ]
     for name, arms in status.evaluations.items():
-        everything: dict[Any, State] = {(arm, seed): state for arm, states in arms.items() for seed, state in states.items()}
+        everything = {(arm, seed): training for arm, trainings in arms.items() for seed, training in trainings.items()}
         lines.append(f"evaluation  {name}: {_count(everything, ' trainings')}")
         width = max(map(len, arms), default=0)
-        lines += [f"            {arm:{width}}  {_seeds(states)}" for arm, states in arms.items()]
-    lines += [f"report      {'written' if status.report else 'none yet'}", f"next        {status.next}"]
+        lines += [f"            {arm:{width}}  {_seeds(trainings)}" for arm, trainings in arms.items()]
+    lines += [*_left(status), f"report      {'written' if status.report else 'none yet'}", f"next        {status.next}"]
     return Answer("\n".join(lines), dataclasses.asdict(status))
 
 
-def _count(states: Mapping[Any, State], unit: str = "") -> str:
-    return f"{sum(state == 'done' for state in states.values())} of {len(states)}{unit} done"
+def _count(trainings: Mapping[Any, Training], unit: str = "") -> str:
+    return f"{sum(training.state == 'done' for training in trainings.values())} of {len(trainings)}{unit} done"
 
 
-def _seeds(states: Mapping[int, State]) -> str:
-    """Such as "done 10000 10001, to do 10002"."""
+def _others(seeds: Mapping[int, Training]) -> str:
+    """What the scoring seeds that are neither done nor to do are about."""
+    found = {seed: training for seed, training in seeds.items() if training.state not in ("done", "to do")}
+    return f": {_seeds(found)}" if found else ""
+
+
+def _seeds(trainings: Mapping[int, Training]) -> str:
+    """Such as "done 10000 10001, running 10002 (epoch 3 of 10), to do 10003"."""
     grouped: dict[State, list[str]] = {}
-    for seed, state in states.items():
-        grouped.setdefault(state, []).append(str(seed))
+    for seed, training in trainings.items():
+        grouped.setdefault(training.state, []).append(f"{seed}{_detail(training)}")
     return ", ".join(f"{state} {' '.join(seeds)}" for state, seeds in grouped.items())
+
+
+def _detail(training: Training) -> str:
+    if training.state in ("done", "to do"):
+        return ""
+    epoch = [] if training.epochs is None else [f"epoch {training.epoch} of {training.epochs}"]
+    return f" ({'; '.join([*epoch, *([training.reason] if training.reason else [])])})"
+
+
+def _left(status: Status) -> list[str]:
+    """How long it will take, unless there is nothing left to train."""
+    from hf_datadiet.training.progress import clock
+
+    if status.seconds_left == 0:
+        return []
+    if status.seconds_left is None:
+        return ["time left   not known before the first epoch of each step is finished"]
+    many = f"{status.running} running" if status.running else "one at a time"
+    return [f"time left   about {clock(status.seconds_left)}, {many}"]

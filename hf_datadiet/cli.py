@@ -21,7 +21,7 @@ from hf_datadiet.arms import drawn_arms
 from hf_datadiet.catalogue import SHELVES, Shelf, catalogue, copy_recipe, recipes_folder, shipped
 from hf_datadiet.errors import DataDietError, RecipeError
 from hf_datadiet.recipe import PruneSpec, Recipe
-from hf_datadiet.recipe_yaml import load_recipe, recipe_from
+from hf_datadiet.recipe_yaml import kept_recipe, load_recipe, recipe_from
 from hf_datadiet.reporting import report_run
 from hf_datadiet.status import status_of
 from hf_datadiet.store import RunFolder
@@ -413,7 +413,7 @@ def _estimate(
 
 
 def _recipe_of(folder: RunFolder, overrides: Sequence[str] = ()) -> Recipe:
-    return load_recipe(folder.path / "recipe.yaml", overrides)
+    return kept_recipe(folder.path, overrides)
 
 
 def _command() -> str:

@@ -7,6 +7,7 @@ and the remedy, and the command line prints that line and exits with 2. Any othe
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 
 class DataDietError(Exception):
@@ -56,6 +57,14 @@ class CoverageError(DataDietError):
 
 class StaleRecordError(DataDietError):
     """A record on disk that belongs to another recipe or source, or whose bytes have changed."""
+
+
+class DamagedError(StaleRecordError):
+    """A file that is missing, cut off or changed. `path`: which one; `fault`: what is the matter with it."""
+
+    def __init__(self, path: Path, fault: str, remedy: str) -> None:
+        self.path, self.fault = path, fault
+        super().__init__(f"{path} {fault}; {remedy}")
 
 
 class PublishError(DataDietError):

@@ -20,7 +20,7 @@ from hf_datadiet.errors import DataDietError, RecipeError, SourceError
 from hf_datadiet.gradients.forward import logits_of
 from hf_datadiet.gradients.norms import Engine
 from hf_datadiet.gradients.rest import at_rest
-from hf_datadiet.recipe_yaml import build, load_recipe
+from hf_datadiet.recipe_yaml import build, kept_recipe
 from hf_datadiet.records import UNLABELLED
 from hf_datadiet.scorers.base import BatchScore
 from hf_datadiet.store import RunFolder
@@ -164,7 +164,7 @@ class ExampleScorer:
         """
         run = RunFolder(folder)
         run.require()
-        recipe = load_recipe(run.path / "recipe.yaml")
+        recipe = kept_recipe(run.path)
         if not run.has_seed(seed):
             raise RecipeError(f"{folder} has no finished seed {seed}; finish the run, or choose another seed")
         weights = run.load_seed(seed, with_weights=True).weights.get(recipe.score_epochs)

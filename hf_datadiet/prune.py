@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_datadiet.errors import RecipeError, StaleRecordError
+from hf_datadiet.errors import DamagedError, RecipeError, StaleRecordError
 from hf_datadiet.recipe import PruneSpec, Recipe
 from hf_datadiet.records import UNLABELLED, Provenance, ScoreColumn, ScoreTable, Selection
 from hf_datadiet.selection import Keep, Quotas, select, threshold_score
@@ -81,13 +81,16 @@ def prune_run(folder: RunFolder, spec: PruneSpec, *, command: str, allow_plugins
 def choose(folder: RunFolder, spec: PruneSpec, *, command: str, allow_plugins: bool = False) -> Selection:
     """The selection that `spec` asks for from the folder's scores: an equal one that lies there under that name, or a new one.
 
-    Nothing is written. `StaleRecordError` for a different one of that name.
+    Nothing is written. `StaleRecordError` for a different one of that name; one that is damaged can be made anew.
     """
     table = folder.load_scores()
     selection = _as_specified(table, spec, replace(table.provenance, command=command), allow_plugins)
     if spec.name not in folder.selections():
         return selection
-    there = folder.load_selection(spec.name)
+    try:
+        there = folder.load_selection(spec.name)
+    except DamagedError:
+        return selection
     if there.digest != selection.digest:
         raise StaleRecordError(
             f"{folder.path} has another selection named {spec.name!r}; choose another name, or delete {folder.selection_path(spec.name)}"

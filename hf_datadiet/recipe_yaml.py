@@ -16,10 +16,15 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from hf_datadiet.errors import RecipeError
+from hf_datadiet.durable import CHANGED, GONE
+from hf_datadiet.errors import DamagedError, RecipeError
+from hf_datadiet.identity import digest_of
 from hf_datadiet.recipe import PruneSpec, Recipe, TaskSpec
 
 T = TypeVar("T")
+SEAL = "# hf_datadiet wrote this: "
+"""What the first line of a recipe in a run folder begins with: a file that was cut off may still be YAML."""
+
 DEEPEST = 20
 """Levels of nesting in a recipe; more of them are a loop of YAML aliases."""
 
@@ -105,6 +110,33 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise RecipeError(f"cannot read recipe {path}: {reason}; give the path of a YAML file") from None
+    if text.startswith(SEAL) and not _is_sealed(text):
+        raise DamagedError(
+            path, CHANGED, "give the recipe that the run was made from; if you have changed this one yourself, delete its first line"
+        )
+    return _recipe_of(text, path, overrides)
+
+
+def kept_recipe(run: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe that a run folder keeps; `DamagedError` unless it is as it was written."""
+    path = run / "recipe.yaml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    if not _is_sealed(text):
+        remedy = f"score again with the recipe that the run was made from, and --out {run}: finished seeds are kept"
+        raise DamagedError(path, CHANGED if text else GONE, remedy)
+    return _recipe_of(text, path, overrides)
+
+
+def _is_sealed(text: str) -> bool:
+    """Whether the first line has the digest of what follows it."""
+    first, _, rest = text.partition("\n")
+    return first == SEAL + digest_of([rest])
+
+
+def _recipe_of(text: str, path: Path, overrides: Sequence[str]) -> Recipe:
     try:
         values = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2001-99-99 is a ValueError
@@ -157,5 +189,6 @@ def _inside(target: Any, part: str, key: str) -> Any:
 
 
 def to_yaml(recipe: Recipe) -> str:
-    """The resolved recipe as YAML; reading it back gives an equal recipe."""
-    return yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
+    """The resolved recipe as YAML that knows its own digest; reading it back gives an equal recipe."""
+    text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
+    return f"{SEAL}{digest_of([text])}\n{text}"

@@ -280,6 +280,8 @@ class ArmResult:
     predicted: NDArray[np.int32]
     p_label: NDArray[np.float16]
     metrics: Mapping[str, float]
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    """The plan that it ran under."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,11 @@ FILES = {
 def report_run(recipe: Recipe, folder: RunFolder) -> Report:
     """Write both reports of the folder anew, and return the report. `RecipeError` if nothing has been scored."""
     table = folder.load_scores()
+    folder.require_markers()
+    folder.require_judged()
+    skipped = folder.skipped()
+    if skipped is None and recipe.source.on_bad_row == "skip":
+        raise folder.missing("skipped.parquet")
     task = {
         "kind": recipe.task.kind,
         "model": recipe.task.model,
@@ -40,7 +45,7 @@ def report_run(recipe: Recipe, folder: RunFolder) -> Report:
         [folder.load_evaluation(name) for name in folder.evaluations()],
         task=task,
         seed_seconds=[folder.load_seed(seed).seconds for seed in table.seeds],
-        n_test_skipped=len((folder.skipped() or ({}, {}))[1]),
+        n_test_skipped=len((skipped or ({}, {}))[1]),
         files={name: meaning for name, meaning in FILES.items() if list(folder.path.glob(name))},
     )
     folder.save_report(made, to_markdown(made))

@@ -156,13 +156,11 @@ def _train_seeds(session: Session, missing: Sequence[int], shown: bool) -> dict[
 
 
 def _feed(session: Session, progress: Progress) -> Feed:
-    """The rows to be scored; what the task took from them is kept."""
+    """The rows to be scored."""
     progress.note(f"preparing {len(session.labelled)} rows of {session.pinned.record.name}")
     feed = session.train_feed()
     if n_truncated := feed.fitted.get("n_truncated"):
         progress.note(f"{n_truncated} of {len(feed)} texts are longer than task.max_length tokens and are cut")
-    if session.processes.main:
-        session.folder.save_fitted(feed.fitted)
     return feed
 
 

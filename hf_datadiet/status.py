@@ -5,47 +5,53 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
-
-import numpy as np
+from typing import Any
 
 from hf_datadiet.arms import drawn_arms
-from hf_datadiet.durable import glance_parquet
+from hf_datadiet.errors import DamagedError
 from hf_datadiet.recipe import FIRST_EVALUATION_SEED, Recipe
-from hf_datadiet.recipe_yaml import load_recipe
+from hf_datadiet.recipe_yaml import kept_recipe
 from hf_datadiet.store import RunFolder
-
-State: TypeAlias = Literal["done", "to do"]
+from hf_datadiet.trainings import Training, running, seconds_left, unfinished
 
 
 @dataclass(frozen=True)
 class Status:
     """How far a run has come. `seeds` are the scoring seeds, 0..S-1; `scores` the columns of scores.parquet, empty before it exists.
 
-    `selections`: rows kept by each. `evaluations`: name -> arm -> seed -> state; the evaluation that the recipe names is
-    among them as soon as there is a selection to judge. `next`: the command to run now.
+    `selections`: rows kept by each. `evaluations`: name -> arm -> seed -> training; the evaluation that the recipe names is
+    among them as soon as there is a selection to judge. `running`: how many trainings are running now. `seconds_left`: until
+    all these trainings are done, with as many at a time; None while that cannot be known. `next`: the command to run now.
     """
 
     run: str
     source: str
     model: str
-    seeds: Mapping[int, State]
+    seeds: Mapping[int, Training]
     scores: tuple[str, ...]
     selections: Mapping[str, int]
-    evaluations: Mapping[str, Mapping[str, Mapping[int, State]]]
+    evaluations: Mapping[str, Mapping[str, Mapping[int, Training]]]
+    running: int
+    seconds_left: float | None
     report: bool
     next: str
 
 
 def status_of(folder: RunFolder) -> Status:
-    """The status of a run folder; `RecipeError` if it holds no run, `StaleRecordError` for a file that cannot be read."""
+    """The status of a run folder; `RecipeError` if it holds no run, `DamagedError` for a file that cannot be read.
+
+    Of damaged seeds and trainings that is their state. Of a seed only the sizes of files are looked at.
+    """
     folder.require()
-    recipe = load_recipe(folder.path / "recipe.yaml")
-    seeds: dict[int, State] = {seed: "done" if folder.has_seed(seed) else "to do" for seed in range(recipe.score.seeds)}
-    about, n_labelled = _scores(folder)
-    selections = {name: _kept(folder, name) for name in folder.selections()}
+    recipe = kept_recipe(folder.path)
+    seeds = {seed: _seed(folder, recipe, seed) for seed in range(recipe.score.seeds)}
+    about, n_labelled = folder.glance_scores()
+    selections = {name: folder.glance_selection(name) for name in folder.selections()}
     evaluations = {name: _trainings(folder, recipe, name, selections, n_labelled) for name in _evaluation_names(folder, recipe, selections)}
     report = (folder.path / "report.json").exists()
+    # Seconds per row differ between stages: seeds are also observed.
+    stages = [list(seeds.values()), *([each for arm in arms.values() for each in arm.values()] for arms in evaluations.values())]
+    left = [seconds_left(stage) for stage in stages]
     return Status(
         run=str(folder.path),
         source=folder.source().name,
@@ -54,9 +60,22 @@ def status_of(folder: RunFolder) -> Status:
         scores=tuple(about),
         selections=selections,
         evaluations=evaluations,
+        running=sum(running(stage) for stage in stages),
+        seconds_left=None if None in left else sum(seconds for seconds in left if seconds is not None),
         report=report,
         next=_next(folder, recipe, seeds, about, evaluations, report),
     )
+
+
+def _seed(folder: RunFolder, recipe: Recipe, seed: int) -> Training:
+    epochs = recipe.score_epochs
+    if folder.has_seed(seed):
+        try:
+            seconds = folder.glance_seed(seed)["seconds"]
+        except DamagedError as error:
+            return Training("damaged", reason=f"{error.path} {error.fault}")
+        return Training("done", epochs, epochs, seconds)
+    return unfinished(folder.path / "unfinished" / "score" / f"{seed:03d}", 1.0)
 
 
 def headline(columns: Mapping[str, Mapping[str, Any]]) -> str:
@@ -64,56 +83,63 @@ def headline(columns: Mapping[str, Mapping[str, Any]]) -> str:
     return next((name for name, about in columns.items() if name == about["score"]), next(iter(columns)))
 
 
-def _scores(folder: RunFolder) -> tuple[Mapping[str, Mapping[str, Any]], int]:
-    path = folder.path / "scores.parquet"
-    if not path.exists():
-        return {}, 0
-    table, meta = glance_parquet(path, ["label"])
-    return meta["columns"], table.num_rows - table["label"].null_count
-
-
-def _kept(folder: RunFolder, name: str) -> int:
-    table, _ = glance_parquet(folder.selection_path(name) / "selection.parquet", ["kept"])
-    return int(np.asarray(table["kept"]).sum())
-
-
 def _evaluation_names(folder: RunFolder, recipe: Recipe, selections: Mapping[str, int]) -> list[str]:
-    begun = sorted(path.name for path in folder.path.glob("evaluations/*") if path.is_dir() and not path.name.startswith("."))
+    begun = sorted({*folder.begun_evaluations(), *folder.unfinished_evaluations()})
     # An evaluation under another name serves as well as the recipe's own.
     wanted = [recipe.evaluate.name] if selections and recipe.source.test is not None and not begun else []
     return wanted + begun
 
 
-def _trainings(folder: RunFolder, recipe: Recipe, name: str, selections: Mapping[str, int], n_labelled: int) -> dict[str, dict[int, State]]:
-    done = folder.trained(name)
-    arms = ["full", *selections, *(arm.name for arm in drawn_arms(selections.values(), n_labelled))]
+def _trainings(
+    folder: RunFolder, recipe: Recipe, name: str, selections: Mapping[str, int], n_labelled: int
+) -> dict[str, dict[int, Training]]:
+    done, begun = folder.trained(name), folder.in_training(name)
+    sizes = {"full": n_labelled, **selections, **{arm.name: arm.size for arm in drawn_arms(selections.values(), n_labelled)}}
     # How many seeds an evaluation wants is only known of the one in the recipe; another has at least those it began.
     wanted = range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + recipe.evaluate.seeds) if name == recipe.evaluate.name else ()
-    seeds = sorted({*wanted, *(seed for found in done.values() for seed in found)})
-    return {arm: {seed: "done" if seed in done.get(arm, ()) else "to do" for seed in seeds} for arm in [*arms, *(set(done) - set(arms))]}
+    seeds = sorted({*wanted, *(seed for found in (*done.values(), *begun.values()) for seed in found)})
+    # Equal steps take equal time whatever the number of rows.
+    work = {
+        arm: float(sizes.get(arm, n_labelled) if recipe.evaluate.match == "epochs" else n_labelled) for arm in {**sizes, **done, **begun}
+    }
+    return {arm: {seed: _training(folder, name, arm, seed, work[arm]) for seed in seeds} for arm in work}
+
+
+def _training(folder: RunFolder, name: str, arm: str, seed: int, work: float) -> Training:
+    try:
+        result = folder.load_arm(name, arm, seed)
+    except DamagedError as error:
+        return Training("damaged", reason=f"{error.path} {error.fault}", work=work)
+    if result is not None:
+        return Training("done", result.epochs, result.epochs, result.seconds, work=work)
+    return unfinished(folder.path / "unfinished" / "evaluate" / name / f"{arm}-{seed}", work)
 
 
 def _next(
     folder: RunFolder,
     recipe: Recipe,
-    seeds: Mapping[int, State],
+    seeds: Mapping[int, Training],
     about: Mapping[str, Mapping[str, Any]],
-    evaluations: Mapping[str, Mapping[str, Mapping[int, State]]],
+    evaluations: Mapping[str, Mapping[str, Mapping[int, Training]]],
     report: bool,
 ) -> str:
     run = shlex.quote(str(folder.path))
-    if not about or "to do" in seeds.values():
+    if not about or not _all_done(seeds):
         if not (recipe.source.sample or recipe.source.path or recipe.source.repo):
             return f"the same call in Python: score_dataset(..., out={str(folder.path)!r})"
         verb = "run" if recipe.prune and recipe.source.test is not None else "score"
         return f"hf-datadiet {verb} {shlex.quote(str(folder.path / 'recipe.yaml'))} --out {run}"
     if not folder.selections():
         return f"hf-datadiet prune {run} --name keep-50 --score {shlex.quote(headline(about))} --keep 0.5"
-    if any("to do" in states.values() for arms in evaluations.values() for states in arms.values()):
-        unfinished = next(name for name, arms in evaluations.items() if any("to do" in states.values() for states in arms.values()))
-        other = "" if unfinished == recipe.evaluate.name else f" evaluate.name={unfinished}"
-        return f"hf-datadiet evaluate {run}{other}"
+    finished = folder.evaluations()
+    for name, arms in evaluations.items():
+        if name not in finished or not all(_all_done(trainings) for trainings in arms.values()):
+            return f"hf-datadiet evaluate {run}" + ("" if name == recipe.evaluate.name else f" evaluate.name={name}")
     if not report:
         return f"hf-datadiet report {run}"
     another = f"hf-datadiet prune {run} --name keep-70 --score {shlex.quote(headline(about))} --keep 0.7"
     return f"read {folder.path / 'report.md'}; another budget: {another}"
+
+
+def _all_done(trainings: Mapping[int, Training]) -> bool:
+    return all(training.state == "done" for training in trainings.values())

@@ -13,39 +13,41 @@
     report.json  report.md    cache/  decoded data, may be deleted at any time
 
 Tables (`tables`) have the user's own ids as `source_id` beside `example_id`, where the recipe names their column.
-Every file is written atomically (`durable`). Records are parquet, JSON or safetensors; nothing is pickled.
+Every file is written atomically (`durable`), every folder of a seed appears whole (`sealed`). Several launches may work in one
+folder: where they could write different things, the first one wins and all go by what is there.
+Records are parquet, JSON or safetensors; nothing is pickled.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import shutil
-import uuid
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_datadiet import tables
+from hf_datadiet import sealed, tables
+from hf_datadiet.claim import claim, is_claimed, require_free, require_marker
 from hf_datadiet.durable import (
-    file_digest,
+    GONE,
+    glance_parquet,
     read_parquet,
     read_record,
     read_safetensors,
-    sync,
+    sound,
     write_json,
     write_parquet,
     write_record,
     write_safetensors,
     write_text,
 )
-from hf_datadiet.errors import RecipeError, StaleRecordError
-from hf_datadiet.records import ArmResult, EvaluationTable, Plan, Provenance, Report, RunResult, ScoreTable, Selection, Source
+from hf_datadiet.errors import DamagedError, RecipeError, StaleRecordError
+from hf_datadiet.records import ArmResult, EvaluationTable, Plan, Report, RunResult, ScoreTable, Selection, Source
+from hf_datadiet.seed_folder import FORMAT, read_seed, write_seed
 from hf_datadiet.unfinished import UNFINISHED, Unfinished
-
-FORMAT = 1
 
 
 class RunFolder:
@@ -59,23 +61,11 @@ class RunFolder:
     def claim(self, identity: Mapping[str, Any], source: Source, recipe_yaml: str) -> None:
         """Make the folder this run's, or raise `StaleRecordError` with the difference if it is another run's."""
         wanted = {"format": FORMAT, "source_digest": source.digest, "test_digest": source.test_digest, **identity}
-        wanted["source_revision"] = source.revision
-        marker = self.path / "run.json"
-        if marker.exists():
-            found = read_record(marker)
-            if all(found.get(key) == wanted[key] for key in ("source_digest", "test_digest")):
-                # Another commit with the same content is the same source.
-                found["source_revision"] = source.revision
-            differences = _differences(found, wanted)
-            if differences:
-                raise StaleRecordError(
-                    f"{self.path} holds another run ({'; '.join(differences)}); choose another --out or delete the folder"
-                )
-        else:
-            self.require_free()
-            write_record(self.path / "source.json", dataclasses.asdict(source))
-            write_record(marker, wanted)
-            self.save_recipe(recipe_yaml)
+        claim(self.path, wanted | {"source_revision": source.revision})
+        # Whoever holds the claim sees to it that the rest is there: another one may have died in between.
+        sound(self.path / "source.json", self.source)
+        write_record(self.path / "source.json", dataclasses.asdict(source), first_wins=True)
+        write_text(self.path / "recipe.yaml", recipe_yaml, first_wins=True)
 
     def save_recipe(self, recipe_yaml: str) -> None:
         """Keep the resolved recipe: what later steps go by."""
@@ -83,53 +73,84 @@ class RunFolder:
 
     def require_free(self) -> None:
         """Raise `StaleRecordError` if something lies here that is no run."""
-        if self.path.exists() and not self.path.is_dir():
-            raise StaleRecordError(f"{self.path} is a file and no folder; choose another --out")
-        if self.path.exists() and not all(_is_a_beginning(entry.name) for entry in self.path.iterdir()):
-            raise StaleRecordError(f"{self.path} is not empty and holds no run; choose another --out")
+        require_free(self.path)
 
     def exists(self) -> bool:
         """Whether a run lies here."""
-        return (self.path / "run.json").exists()
+        return is_claimed(self.path)
 
     def require(self) -> None:
         """Raise `RecipeError` unless a run lies here."""
+        require_marker(self.path)
         if not self.exists():
             raise RecipeError(f"{self.path} holds no run; score one first: hf-datadiet score RECIPE --out {self.path}")
 
+    @property
+    def _again(self) -> str:
+        """How to make anew what scoring makes."""
+        return f"score again (hf-datadiet score {self._quoted('recipe.yaml')} --out {self._quoted()}): finished seeds are kept"
+
+    def _quoted(self, name: str = "") -> str:
+        return shlex.quote(str(self.path / name))
+
     def source(self) -> Source:
         """The pinned source."""
-        return tables.unpack_source(read_record(self.path / "source.json"))
+        return tables.unpack_source(read_record(self.path / "source.json", self._again))
 
     # The plan
 
     def plan(self) -> Plan | None:
         """The plan that was decided, or None."""
         path = self.path / "plan.json"
-        return Plan(**read_record(path)) if path.exists() else None
+        return Plan(**read_record(path, self._again)) if path.exists() else None
 
-    def save_plan(self, plan: Plan) -> None:
-        """Keep the plan for every later process and resume."""
-        write_record(self.path / "plan.json", dataclasses.asdict(plan))
+    def save_plan(self, plan: Plan) -> Plan:
+        """Keep the plan for every later process and resume, unless there is one; the one that is there."""
+        write_record(self.path / "plan.json", dataclasses.asdict(plan), first_wins=True)
+        return Plan(**read_record(self.path / "plan.json", self._again))
+
+    def require_plan(self, made: Mapping[str, Any], path: Path) -> None:
+        """Raise `StaleRecordError` if the record at `path` was made under another plan than this run's."""
+        kept = self.plan()
+        if kept is None:
+            return
+        plan = dataclasses.asdict(kept)
+        # A smaller batch of the observe pass, where memory was short, stays within the tolerance of the scores.
+        differences = [
+            f"{key}: {made[key]} there, {plan[key]} in plan.json"
+            for key in plan
+            if key in made and made[key] != plan[key] and key != "observe_batch_size"
+        ]
+        if differences:
+            raise StaleRecordError(
+                f"{path} was made under another plan ({'; '.join(differences)}), so its numbers do not compare with the others; "
+                "delete it and run the same command again, or choose another --out"
+            )
 
     def start(self) -> dict[str, Any] | None:
         """What a fresh model said of a few rows when the run began (`training/start.py`), or None."""
         path = self.path / "start.json"
-        return read_record(path) if path.exists() else None
+        remedy = "delete it if model, tokenizer and task are those that the run was begun with: it is then made anew"
+        return read_record(path, remedy) if path.exists() else None
 
-    def save_start(self, start: Mapping[str, Any]) -> None:
-        """Keep it for every later call."""
-        write_record(self.path / "start.json", start)
+    def save_start(self, start: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep it for every later call, unless there is one; the one that is there."""
+        write_record(self.path / "start.json", start, first_wins=True)
+        return self.start() or dict(start)
 
     # What the task took from the data
 
     def save_fitted(self, fitted: Mapping[str, Any]) -> None:
-        """Keep the task's constants: the weights of the seeds mean nothing without them."""
-        write_record(self.path / "fitted.json", fitted)
+        """Keep the task's constants, unless they are there: the weights of the seeds mean nothing without them."""
+        write_record(self.path / "fitted.json", fitted, first_wins=True)
+
+    def has_fitted(self) -> bool:
+        """Whether they are there."""
+        return (self.path / "fitted.json").exists()
 
     def fitted(self) -> dict[str, Any]:
         """The task's constants."""
-        return read_record(self.path / "fitted.json")
+        return read_record(self.path / "fitted.json", self._again)
 
     # Trainings on their way
 
@@ -147,65 +168,30 @@ class RunFolder:
         """The folder of one scoring seed."""
         return self.path / "seeds" / f"{seed:03d}"
 
+    def seeds(self) -> list[int]:
+        """The seeds that have a folder, ascending, finished or damaged."""
+        return sorted(int(path.name) for path in self.path.glob("seeds/*") if path.name.isdigit())
+
     def has_seed(self, seed: int) -> bool:
         """Whether the seed is finished: its marker is written last."""
-        return (self.seed_path(seed) / "done.json").exists()
+        return sealed.is_sealed(self.seed_path(seed))
 
     def save_seed(self, result: RunResult) -> None:
-        """Write one finished seed as a whole: all files, then the marker, then one rename. The first to finish wins."""
-        target = self.seed_path(result.seed)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.tmp"
-        try:
-            arrays = {f"observed/{name}": values for name, values in result.observed.items()}
-            arrays |= {f"accumulated/{name}": values for name, values in result.accumulated.items()}
-            arrays |= {"example_id": result.example_id, "predicted": result.predicted, "p_label": result.p_label}
-            meta = {
-                "seed": result.seed,
-                "moments": list(result.moments),
-                "curve": list(result.curve),
-                "seconds": result.seconds,
-                "provenance": dataclasses.asdict(result.provenance),
-            }
-            write_safetensors(temporary / "result.safetensors", arrays, meta)
-            for epoch, weights in result.weights.items():
-                write_safetensors(temporary / f"weights-e{epoch}.safetensors", weights, {"seed": result.seed, "epoch": epoch})
-            digests = {path.name: file_digest(path) for path in sorted(temporary.iterdir())}
-            write_record(temporary / "done.json", {"format": FORMAT, "files": digests})
-            try:
-                temporary.rename(target)
-            except OSError:
-                if not self.has_seed(result.seed):
-                    raise
-            sync(target.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        """Write one finished seed as a whole. The first to finish wins."""
+        write_seed(self.seed_path(result.seed), result)
+
+    def glance_seed(self, seed: int) -> dict[str, Any]:
+        """{"epochs": ..., "seconds": ...} of a finished seed, cheaply; `DamagedError` for a file that is missing or has another size."""
+        return sealed.about(self.seed_path(seed), self._again)
 
     def load_seed(self, seed: int, *, with_weights: bool = False) -> RunResult:
-        """Read one finished seed; `StaleRecordError` names a file that is missing or does not match its digest."""
-        folder = self.seed_path(seed)
-        for name, digest in read_record(folder / "done.json")["files"].items():
-            path = folder / name
-            if not path.exists() or file_digest(path) != digest:
-                raise StaleRecordError(f"{path} is missing or damaged; delete {folder} and score again: only that seed is computed anew")
-        arrays, meta = read_safetensors(folder / "result.safetensors")
-        weights: dict[int, Mapping[str, NDArray[Any]]] = {}
-        for path in sorted(folder.glob("weights-e*.safetensors")) if with_weights else ():
-            values, about = read_safetensors(path)
-            weights[about["epoch"]] = values
-        return RunResult(
-            seed=meta["seed"],
-            example_id=arrays["example_id"],
-            moments=tuple(meta["moments"]),
-            observed={name.removeprefix("observed/"): values for name, values in arrays.items() if name.startswith("observed/")},
-            accumulated={name.removeprefix("accumulated/"): values for name, values in arrays.items() if name.startswith("accumulated/")},
-            predicted=arrays["predicted"],
-            p_label=arrays["p_label"],
-            curve=tuple(meta["curve"]),
-            seconds=meta["seconds"],
-            weights=weights,
-            provenance=Provenance(**meta["provenance"]),
-        )
+        """Read one finished seed.
+
+        `DamagedError` names a file that is missing or does not match its digest, `StaleRecordError` one of another plan.
+        """
+        result = read_seed(self.seed_path(seed), self._again, with_weights=with_weights)
+        self.require_plan(result.plan, self.seed_path(seed))
+        return result
 
     # Scores
 
@@ -219,14 +205,22 @@ class RunFolder:
         path = self.path / "scores.parquet"
         if not path.exists():
             raise RecipeError(f"{self.path} holds no scores; run hf-datadiet score first")
-        scores = tables.unpack_scores(*read_parquet(path))
+        scores = tables.unpack_scores(*read_parquet(path, self._again))
         path = self.path / "seeds.parquet"
-        if not path.exists():
+        if not path.exists() and not self.seeds():
             return scores
-        values, meta = read_parquet(path)
+        values, meta = read_parquet(path, self._again)
         if meta["scores"] != scores.digest:
-            raise StaleRecordError(f"{path} belongs to other scores than scores.parquet; score again: no seed is trained again")
+            raise StaleRecordError(f"{path} belongs to other scores than scores.parquet; {self._again}")
         return tables.with_seed_values(scores, values)
+
+    def glance_scores(self) -> tuple[Mapping[str, Mapping[str, Any]], int]:
+        """{column: what it is} of scores.parquet and how many rows have a label, cheaply; nothing and 0 before it exists."""
+        path = self.path / "scores.parquet"
+        if not path.exists():
+            return {}, 0
+        table, meta = glance_parquet(path, ["label"], self._again)
+        return meta["columns"], table.num_rows - table["label"].null_count
 
     def _write_table(self, name: str, columns: tables.Columns, meta: Mapping[str, Any] | None = None) -> None:
         write_parquet(self.path / name, columns, {"format": FORMAT, **(meta or {})})
@@ -246,7 +240,11 @@ class RunFolder:
     def skipped(self) -> tuple[dict[int, str], dict[int, str]] | None:
         """{id: reason} of the rows to be scored, and of those held out, that cannot be read; None if nobody has looked."""
         path = self.path / "skipped.parquet"
-        return tables.unpack_skipped(read_parquet(path)[0]) if path.exists() else None
+        return tables.unpack_skipped(read_parquet(path, self._again)[0]) if path.exists() else None
+
+    def missing(self, name: str) -> DamagedError:
+        """The error for a file of this run that scoring writes and that is not there."""
+        return DamagedError(self.path / name, GONE, self._again)
 
     # Selections
 
@@ -255,8 +253,18 @@ class RunFolder:
         return self.path / "selections" / name
 
     def save_selection(self, selection: Selection) -> None:
-        """Write selection.parquet: every scored id, whether it is kept, and the reason if it is not."""
-        self._write_table(f"selections/{selection.name}/selection.parquet", *tables.pack_selection(selection))
+        """Write selection.parquet: every scored id, whether it is kept, and the reason if it is not.
+
+        `StaleRecordError` if there is a different selection of that name; a damaged one makes way.
+        """
+        path = self.selection_path(selection.name) / "selection.parquet"
+        sound(path, lambda: self.load_selection(selection.name))
+        columns, meta = tables.pack_selection(selection)
+        write_parquet(path, columns, {"format": FORMAT, **meta}, first_wins=True)
+        if self.load_selection(selection.name).digest != selection.digest:
+            raise StaleRecordError(
+                f"{self.path} has another selection named {selection.name!r}; choose another name, or delete {path.parent}"
+            )
 
     def load_selection(self, name: str) -> Selection:
         """Read one selection by name."""
@@ -265,7 +273,15 @@ class RunFolder:
             raise RecipeError(
                 f"{self.path} has no selection {name!r}; it has: {', '.join(self.selections()) or 'none, run hf-datadiet prune'}"
             )
-        return tables.unpack_selection(*read_parquet(path))
+        return tables.unpack_selection(*read_parquet(path, self._prune_again(name)))
+
+    def glance_selection(self, name: str) -> int:
+        """How many rows a selection keeps, cheaply."""
+        table, _ = glance_parquet(self.selection_path(name) / "selection.parquet", ["kept"], self._prune_again(name))
+        return int(np.asarray(table["kept"]).sum())
+
+    def _prune_again(self, name: str) -> str:
+        return f"prune again as before: hf-datadiet prune {self._quoted()} --name {name} ..."
 
     def selections(self) -> list[str]:
         """Names of the finished selections, sorted."""
@@ -280,44 +296,80 @@ class RunFolder:
     def save_arm(self, evaluation: str, result: ArmResult, test_id: NDArray[np.int64]) -> None:
         """Write one finished training of an evaluation."""
         arrays = {"predicted": result.predicted, "p_label": result.p_label, "test_id": test_id}
-        write_safetensors(self._arm_file(evaluation, result.arm, result.seed), arrays, tables.arm_meta(result))
+        write_safetensors(self.arm_path(evaluation, result.arm, result.seed), arrays, tables.arm_meta(result), first_wins=True)
 
     def load_arm(self, evaluation: str, arm: str, seed: int) -> ArmResult | None:
         """One finished training, or None if it has not been done."""
-        path = self._arm_file(evaluation, arm, seed)
+        path = self.arm_path(evaluation, arm, seed)
         if not path.exists():
             return None
-        arrays, meta = read_safetensors(path)
+        arrays, meta = read_safetensors(path, self._evaluate_again(evaluation))
+        self.require_plan(meta["plan"], path)
         return ArmResult(**meta, predicted=arrays["predicted"], p_label=arrays["p_label"])
+
+    def begun_evaluations(self) -> list[str]:
+        """Names of the evaluations that have a folder, sorted, finished or not."""
+        return sorted(path.name for path in self.path.glob("evaluations/*") if path.is_dir() and not path.name.startswith("."))
+
+    def unfinished_evaluations(self) -> list[str]:
+        """Names of the evaluations of which a training is unfinished."""
+        return sorted(path.name for path in self.path.glob("unfinished/evaluate/*"))
 
     def trained(self, evaluation: str) -> dict[str, list[int]]:
         """Arm -> seeds of the trainings that an evaluation has finished, by the names of their files."""
-        found: dict[str, list[int]] = {}
-        for path in sorted(self.evaluation_path(evaluation).glob("arms/*-*.safetensors")):
-            arm, _, seed = path.stem.rpartition("-")
-            if seed.isdigit():
-                found.setdefault(arm, []).append(int(seed))
-        return found
+        return _arms(path.stem for path in self.evaluation_path(evaluation).glob("arms/*-*.safetensors"))
 
-    def _arm_file(self, evaluation: str, arm: str, seed: int) -> Path:
+    def in_training(self, evaluation: str) -> dict[str, list[int]]:
+        """Arm -> seeds of the trainings of an evaluation that are unfinished, by the names of their folders."""
+        return _arms(path.name for path in self.path.glob(f"unfinished/evaluate/{evaluation}/*-*"))
+
+    def arm_path(self, evaluation: str, arm: str, seed: int) -> Path:
+        """The file of one training of an evaluation."""
         return self.evaluation_path(evaluation) / "arms" / f"{arm}-{seed}.safetensors"
+
+    def _evaluate_again(self, name: str) -> str:
+        return f"evaluate again (hf-datadiet evaluate {self._quoted()} evaluate.name={name}): finished trainings are kept"
 
     def save_evaluation(self, table: EvaluationTable) -> None:
         """Write predictions.parquet and results.parquet, then evaluation.json, which says that they are complete."""
-        self._write_table(f"evaluations/{table.name}/predictions.parquet", tables.pack_predictions(table))
+        meta = tables.evaluation_meta(table)
+        self._write_table(
+            f"evaluations/{table.name}/predictions.parquet", tables.pack_predictions(table), {"trainings": tables.trainings(meta)}
+        )
         self._write_table(f"evaluations/{table.name}/results.parquet", tables.pack_results(table))
-        write_record(self.evaluation_path(table.name) / "evaluation.json", {"format": FORMAT, **tables.evaluation_meta(table)})
+        write_record(self.evaluation_path(table.name) / "evaluation.json", {"format": FORMAT, **meta})
 
     def load_evaluation(self, name: str) -> EvaluationTable:
         """Read one finished evaluation."""
-        folder = self.evaluation_path(name)
-        meta = read_record(folder / "evaluation.json")
-        predictions, _ = read_parquet(folder / "predictions.parquet")
+        folder, again = self.evaluation_path(name), self._evaluate_again(name)
+        meta = read_record(folder / "evaluation.json", again)
+        predictions, about = read_parquet(folder / "predictions.parquet", again)
+        # As when an evaluation is extended by more seeds and stops between the two files.
+        if about["trainings"] != tables.trainings(meta):
+            raise StaleRecordError(f"{folder / 'predictions.parquet'} belongs to other trainings than evaluation.json; {again}")
         return tables.unpack_evaluation(predictions, meta)
 
     def evaluations(self) -> list[str]:
         """Names of the finished evaluations, sorted."""
         return sorted(path.parent.name for path in self.path.glob("evaluations/*/evaluation.json"))
+
+    def require_markers(self) -> None:
+        """Raise `DamagedError` if an evaluation that was finished has lost its last file."""
+        for name in self.begun_evaluations():
+            path = self.evaluation_path(name)
+            if (path / "results.parquet").exists() and not (path / "evaluation.json").exists():
+                raise DamagedError(path / "evaluation.json", GONE, self._evaluate_again(name))
+
+    def require_judged(self) -> None:
+        """Raise `DamagedError` if a selection that was judged has lost its file; without its folder it was removed on purpose."""
+        for name in self.evaluations():
+            try:
+                judged = read_record(self.evaluation_path(name) / "evaluation.json")["arm_selections"].values()
+            except DamagedError:
+                continue  # evaluating mends it
+            for selection in {*judged} - {*self.selections()}:
+                if self.selection_path(selection).exists():
+                    raise DamagedError(self.selection_path(selection) / "selection.parquet", GONE, self._prune_again(selection))
 
     # The report
 
@@ -327,17 +379,11 @@ class RunFolder:
         write_text(self.path / "report.md", markdown)
 
 
-def _is_a_beginning(name: str) -> bool:
-    """Whether a run that was killed before its first record was whole, or `cache`, may have left this behind."""
-    return name in ("cache", "source.json") or (name.startswith(".") and name.endswith(".tmp"))
-
-
-def _differences(found: Any, wanted: Any, at: str = "") -> list[str]:
-    """Lines such as "score.epochs: 6 there, 10 asked", for nested plain values."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        return [
-            line
-            for key in sorted({*found, *wanted})
-            for line in _differences(found.get(key), wanted.get(key), f"{at}.{key}" if at else key)
-        ]
-    return [] if found == wanted else [f"{at}: {found} there, {wanted} asked"]
+def _arms(names: Iterable[str]) -> dict[str, list[int]]:
+    """{"full": [10000]} from ["full-10000"]."""
+    found: dict[str, list[int]] = {}
+    for name in sorted(names):
+        arm, _, seed = name.rpartition("-")
+        if arm and not arm.startswith(".") and seed.isdigit():
+            found.setdefault(arm, []).append(int(seed))
+    return found

@@ -223,6 +223,11 @@ def evaluation_meta(table: EvaluationTable) -> Meta:
     return meta | {"provenance": dataclasses.asdict(table.provenance), "results": [arm_meta(result) for result in table.results]}
 
 
+def trainings(meta: Mapping[str, Any]) -> list[list[Any]]:
+    """Which trainings an evaluation has, from its `evaluation_meta`: arm, seed, steps and digest of the rows of each."""
+    return [[result[key] for key in ("arm", "seed", "steps", "train_ids_digest")] for result in meta["results"]]
+
+
 def arm_meta(result: ArmResult) -> Meta:
     """All of a training but its predictions."""
     return {key: value for key, value in vars(result).items() if key not in ("predicted", "p_label")}

@@ -26,6 +26,7 @@ from torch import nn
 from hf_datadiet import ExampleScorer, mapping, score_dataset
 from hf_datadiet.errors import DataDietError, PluginError, RecipeError, SourceError, StaleRecordError
 from hf_datadiet.hub.samples import digits
+from hf_datadiet.recipe_yaml import kept_recipe, to_yaml
 from hf_datadiet.records import RunResult
 from hf_datadiet.score import score_run
 from hf_datadiet.store import RunFolder
@@ -573,8 +574,7 @@ def test_images_of_another_size_than_the_runs(run: Path) -> None:
 
 def test_kept_weights_that_do_not_fit(run: Path, tmp_path: Path, dataset: Dataset) -> None:
     shutil.copytree(run, tmp_path / "run")
-    text = (tmp_path / "run" / "recipe.yaml").read_text()
-    (tmp_path / "run" / "recipe.yaml").write_text(text.replace("test_resnet", "test_efficientnet"))
+    RunFolder(tmp_path / "run").save_recipe(to_yaml(kept_recipe(run, ["task.model=timm:test_efficientnet"])))
     with pytest.raises(RecipeError, match="the kept weights do not fit timm:test_efficientnet as it is built now") as error:
         scored(dataset, ExampleScorer.from_run(tmp_path / "run"))
     assert "\n" not in str(error.value)

@@ -4,7 +4,7 @@ import json
 import pickletools
 import warnings
 import zipfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_datadiet import store
-from hf_datadiet.errors import RecipeError, StaleRecordError
+from hf_datadiet.errors import DamagedError, RecipeError, StaleRecordError
 from hf_datadiet.markdown import to_markdown
 from hf_datadiet.records import Plan
 from hf_datadiet.report import build_report
 from hf_datadiet.store import RunFolder
-from tests.synthetic import evaluation, run_result, same, score_table, selection, source
+from tests.synthetic import RIGHT, evaluation, run_result, same, score_table, selection, source
 
 PLAN = Plan("cpu", 1, "float32", 64, "loop")
 IDENTITY = {"source": {"limit": None}, "task": {"model": "m", "crop": 1}, "score": {"epochs": 6}}
@@ -170,22 +170,57 @@ def test_what_may_be_missing(folder: RunFolder) -> None:
     for name, value in (("plan.json", None), ("evaluations/main/arms/full-10000.safetensors", None)):
         (folder.path / name).unlink()
         assert READERS[name](folder) is value
-    (folder.path / "run.json").unlink()
     with pytest.raises(RecipeError, match="holds no run; score one first: hf-datadiet score"):
-        folder.require()
+        RunFolder(folder.path / "nothing").require()
     with pytest.raises(RecipeError, match="no selection 'keep-70'; it has: keep-50"):
         folder.load_selection("keep-70")
+
+
+def test_a_run_that_lost_its_identity_is_refused(folder: RunFolder) -> None:
+    (folder.path / "run.json").unlink()
+    for use in (folder.require, folder.require_free, lambda: folder.claim(IDENTITY, source(24), "")):
+        with pytest.raises(DamagedError, match=r"run\.json is missing.*put a copy of it back, or choose another --out"):
+            use()
 
 
 def test_a_seed_without_its_marker_is_no_seed(folder: RunFolder) -> None:
     (folder.seed_path(0) / "done.json").unlink()
     assert not folder.has_seed(0) and folder.has_seed(1)
+    folder.save_seed(run_result(0))
+    same(folder.load_seed(0, with_weights=True), run_result(0))
+
+
+def test_what_was_made_under_another_plan_is_refused(folder: RunFolder) -> None:
+    made = asdict(PLAN)
+    for seed, (plan, fits) in enumerate(
+        [({}, True), (made, True), (made | {"observe_batch_size": 9}, True), (made | {"threads": 9}, False)]
+    ):
+        folder.save_seed(replace(run_result(7 + seed), plan=plan))
+        folder.save_arm("main", replace(evaluation().results[0], seed=7 + seed, plan=plan), evaluation().test_id)
+        for load in (lambda k=7 + seed: folder.load_seed(k), lambda k=7 + seed: folder.load_arm("main", "full", k)):
+            if fits:
+                assert load().plan == plan
+            else:
+                with pytest.raises(
+                    StaleRecordError, match=r"made under another plan \(threads: 9 there, 1 in plan\.json\).*delete it and run"
+                ):
+                    load()
+
+
+def test_predictions_of_other_trainings_are_refused(folder: RunFolder) -> None:
+    """As when an evaluation is extended by more seeds and stops between the two files."""
+    marker = folder.evaluation_path("main") / "evaluation.json"
+    old = marker.read_bytes()
+    folder.save_evaluation(evaluation(right={name: (*counts, 5) for name, counts in RIGHT.items()}, n_seeds=4))
+    marker.write_bytes(old)
+    with pytest.raises(StaleRecordError, match=r"predictions\.parquet belongs to other trainings.*evaluate again"):
+        folder.load_evaluation("main")
 
 
 def test_a_file_that_does_not_belong_to_the_seed_is_refused(folder: RunFolder) -> None:
     """A whole file, whose own digest holds, from another seed."""
     (folder.seed_path(0) / "result.safetensors").write_bytes((folder.seed_path(1) / "result.safetensors").read_bytes())
-    with pytest.raises(StaleRecordError, match=r"000/result\.safetensors is missing or damaged; delete .*000 and score again"):
+    with pytest.raises(StaleRecordError, match=r"000/result\.safetensors is missing or damaged; score again \(hf-datadiet score "):
         folder.load_seed(0)
 
 
@@ -196,14 +231,14 @@ def test_the_first_to_finish_a_seed_wins(folder: RunFolder) -> None:
     assert [path.name for path in sorted((folder.path / "seeds").iterdir())] == ["000", "001"]
 
 
-@pytest.mark.parametrize("function", ["write_safetensors", "file_digest", "write_record"])
+@pytest.mark.parametrize("function", ["seed_folder.write_safetensors", "sealed.file_digest", "sealed.write_record"])
 def test_a_seed_is_written_whole_or_not_at_all(function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = RunFolder(tmp_path)
 
     def fail(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store, function, fail)
+    monkeypatch.setattr(f"hf_datadiet.{function}", fail)
     with pytest.raises(KeyboardInterrupt):
         folder.save_seed(run_result(0))
     assert list((tmp_path / "seeds").iterdir()) == [] and not folder.has_seed(0)

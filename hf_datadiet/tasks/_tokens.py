@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,8 +17,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from hf_datadiet.durable import replacing
 from hf_datadiet.errors import BadRowsError, RecipeError, SourceError
+from hf_datadiet.sealed import cached
 from hf_datadiet.tasks._transformers import loading, place
 
 BATCH = 1000
@@ -86,9 +84,8 @@ class Texts:
 
 
 def tokenised(texts: Texts, tokenizer: Any, fingerprint: str, max_length: int, folder: Path) -> Tokens:
-    """The tokens of all rows, cut to `max_length`, memory-mapped from `folder`; made there if it does not exist."""
-    if not folder.exists():
-        _write(folder, texts, tokenizer, max_length)
+    """The tokens of all rows, cut to `max_length`, memory-mapped from `folder`; made there if it does not exist or is damaged."""
+    cached(folder, lambda made: _write(made, texts, tokenizer, max_length))
     # Copy on write: torch wants writable memory, and the files must not change.
     ids, types = (np.memmap(folder / name, dtype, "c") for name, dtype in (("ids.int32", np.int32), ("types.uint8", np.uint8)))
     return Tokens(
@@ -102,28 +99,17 @@ def tokenised(texts: Texts, tokenizer: Any, fingerprint: str, max_length: int, f
 
 
 def _write(folder: Path, texts: Texts, tokenizer: Any, max_length: int) -> None:
-    """Tokenise into `folder`, which appears whole or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp"
-    temporary.mkdir()
-    try:
-        lengths, n_truncated = [np.zeros(1, np.int64)], 0
-        with (temporary / "ids.int32").open("wb") as ids, (temporary / "types.uint8").open("wb") as types:
-            for rows, columns in texts.batches():
-                flat, kinds, length = _tokens_of(tokenizer, rows.tolist(), columns, max_length)
-                flat.tofile(ids)
-                kinds.tofile(types)
-                lengths.append(length)
-                n_truncated += _longer(tokenizer, columns, np.flatnonzero(length == max_length), max_length)
-        np.save(temporary / "offsets.npy", np.concatenate(lengths).cumsum())
-        (temporary / "about.json").write_text(json.dumps({"n_truncated": n_truncated}))
-        temporary.rename(folder)
-    except OSError:
-        # Another process may have been first; its files are the same.
-        if not folder.exists():
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    """Tokenise into `folder`."""
+    lengths, n_truncated = [np.zeros(1, np.int64)], 0
+    with (folder / "ids.int32").open("wb") as ids, (folder / "types.uint8").open("wb") as types:
+        for rows, columns in texts.batches():
+            flat, kinds, length = _tokens_of(tokenizer, rows.tolist(), columns, max_length)
+            flat.tofile(ids)
+            kinds.tofile(types)
+            lengths.append(length)
+            n_truncated += _longer(tokenizer, columns, np.flatnonzero(length == max_length), max_length)
+    np.save(folder / "offsets.npy", np.concatenate(lengths).cumsum())
+    (folder / "about.json").write_text(json.dumps({"n_truncated": n_truncated}))
 
 
 def _tokens_of(
@@ -164,12 +150,10 @@ def _longer(tokenizer: Any, columns: list[list[str]], full: NDArray[np.int64], m
     return sum(len(row) > max_length for row in whole["input_ids"])
 
 
-def trained_tokenizer(texts: Texts, vocab_size: int, path: Path) -> Any:
-    """A tokenizer learned from the texts, kept at `path`; the one that lies there, if there is one."""
-    if not path.exists():
-        with replacing(path) as temporary:
-            learn(texts.each(), vocab_size).save(str(temporary))
-    return _from_json(path.read_text(encoding="utf-8"))
+def trained_tokenizer(texts: Texts, vocab_size: int, folder: Path) -> Any:
+    """A tokenizer learned from the texts, kept in `folder`; the one that lies there, if there is one and it is whole."""
+    cached(folder, lambda made: learn(texts.each(), vocab_size).save(str(made / "tokenizer.json")))
+    return _from_json((folder / "tokenizer.json").read_text(encoding="utf-8"))
 
 
 def _from_json(text: str) -> Any:

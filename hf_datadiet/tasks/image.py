@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import struct
-import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,8 +24,11 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from hf_datadiet.errors import BadRowsError, RecipeError, SourceError
+from hf_datadiet.sealed import cached
 from hf_datadiet.tasks._image_models import Stem, check_size, named_model, normalization_of
 from hf_datadiet.tasks.base import label_column, the_column
+
+PIXELS = "pixels.npy"
 
 CORRUPT = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Pillow.DecompressionBombError)
 """What Pillow's decoders raise for bytes that are no image."""
@@ -63,32 +65,29 @@ class ImageTask:
     def prepare(
         self, dataset: Dataset, ids: NDArray[np.int64], columns: Mapping[str, str], cache: Path, key: str, like: Any = None
     ) -> torch.Tensor:
-        """uint8 [N, 3, H, W], memory-mapped from `cache`."""
-        path = cache / f"images-{key}-{self.image_size or 'native'}.npy"
-        if not path.exists():
-            cache.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-            try:
-
-                def on_disk(shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
-                    pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(ids.size, *shape))
-                    if hasattr(os, "posix_fallocate"):
-                        # The file has holes: a disk that fills up while they are filled would kill the process without a word.
-                        with temporary.open("r+b") as file:
-                            os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
-                    return pixels
-
-                bad: dict[int, str] = {}
-                pixels = self._fill(on_disk, _stored(dataset, ids, columns["image"], bad))
-                if bad:
-                    raise BadRowsError(bad)
-                if isinstance(pixels, np.memmap):
-                    pixels.flush()
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        """uint8 [N, 3, H, W], memory-mapped from `cache`, where what is damaged is made anew."""
+        folder = cache / f"images-{key}-{self.image_size or 'native'}"
+        cached(folder, lambda made: self._decode(dataset, ids, columns["image"], made / PIXELS))
         # Copy on write: torch wants writable memory, and the file must not change.
-        return torch.from_numpy(np.load(path, mmap_mode="c"))
+        return torch.from_numpy(np.load(folder / PIXELS, mmap_mode="c"))
+
+    def _decode(self, dataset: Dataset, ids: NDArray[np.int64], column: str, path: Path) -> None:
+        """Decode all images into one array on disk; `BadRowsError` names those that cannot be read."""
+
+        def on_disk(shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
+            pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(ids.size, *shape))
+            if hasattr(os, "posix_fallocate"):
+                # The file has holes: a disk that fills up while they are filled would kill the process without a word.
+                with path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            return pixels
+
+        bad: dict[int, str] = {}
+        pixels = self._fill(on_disk, _stored(dataset, ids, column, bad))
+        if bad:
+            raise BadRowsError(bad)
+        if isinstance(pixels, np.memmap):
+            pixels.flush()
 
     def prepare_batch(self, values: Mapping[str, Sequence[Any]], rows: Sequence[int], fitted: Mapping[str, Any]) -> torch.Tensor:
         """uint8 [B, 3, H, W] of B images in memory; a `SourceError` if `fitted` has another size."""

@@ -78,7 +78,7 @@ class TextTask:
         if like is not None:
             tokenizer, fingerprint = like.tokenizer, like.fingerprint
         else:
-            learned = cache / f"tokenizer-{key}-{self.vocab_size}.json"
+            learned = cache / f"tokenizer-{key}-{self.vocab_size}"
             tokenizer = trained_tokenizer(texts, self.vocab_size, learned) if self.tokenizer == TRAIN else loaded_tokenizer(self.tokenizer)
             fingerprint = fingerprint_of(tokenizer)
         made = hashlib.sha256(f"{key} {fingerprint} {self.max_length}".encode()).hexdigest()[:16]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -92,4 +93,5 @@ def retrain(
         predicted=seen.predicted,
         p_label=p_label.half().numpy(),
         metrics=session.task.metrics(seen.logits, labels),
+        plan=asdict(replace(plan, observe_batch_size=seen.batch_size)),
     )

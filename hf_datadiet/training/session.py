@@ -19,6 +19,7 @@ from hf_datadiet import registry
 from hf_datadiet.errors import DataDietError, RecipeError
 from hf_datadiet.hub.opening import in_memory
 from hf_datadiet.hub.source import Pinned, pin
+from hf_datadiet.mending import mend
 from hf_datadiet.recipe import Recipe
 from hf_datadiet.recipe_yaml import to_yaml
 from hf_datadiet.records import UNLABELLED, Direction, Provenance
@@ -86,9 +87,14 @@ class Session:
         prepared, bad = self.rows.prepared(ids)
         # Rows that cannot be read have been looked for, except before a dry run.
         ids = np.setdiff1d(ids, list(bad))
-        with untouched_generators(self.device):  # a function from Python may draw
-            fitted = self.task.fit(prepared, self._model())
-        return self._feed(prepared, fitted, ids, self.pinned.label[ids])
+        return self._feed(prepared, self._fitted(prepared), ids, self.pinned.label[ids])
+
+    def _fitted(self, prepared: Any) -> Mapping[str, Any]:
+        """What the task takes from the rows: taken once per run, by the first launch, then read by all."""
+        if not self.folder.has_fitted():
+            with untouched_generators(self.device):  # a function from Python may draw
+                self.folder.save_fitted(self.task.fit(prepared, self._model()))
+        return self.folder.fitted()
 
     def test_feed(self, train: Feed) -> Feed:
         """The T held-out rows, normalised and tokenised as the training rows are."""
@@ -190,6 +196,8 @@ def _claimed(session: Session) -> Session:
     found = None
     if folder.exists():
         folder.claim(recipe.identity(), session.pinned.record, to_yaml(recipe))
+        if session.processes.main:
+            mend(folder)
         check_start(folder, try_out(session))
     else:
         folder.require_free()
@@ -203,7 +211,10 @@ def _claimed(session: Session) -> Session:
     if pinned.noise is not None:
         own = None if pinned.source_id is None else pinned.source_id[pinned.noise.ids]
         folder.save_label_noise(pinned.noise.ids, pinned.noise.before, pinned.noise.after, own)
-    return replace(session, pinned=pinned)
+    session = replace(session, pinned=pinned)
+    if folder.seeds() and not folder.has_fitted():
+        session.train_feed()
+    return session
 
 
 @contextlib.contextmanager
@@ -213,7 +224,8 @@ def _leaving_nothing_behind(path: Path) -> Iterator[None]:
     try:
         yield
     except (DataDietError, OSError):
-        if path / "cache" in made:
+        # Another launch may have begun here meanwhile.
+        if path / "cache" in made and not RunFolder(path).exists():
             shutil.rmtree(path / "cache", ignore_errors=True)
         for folder in made:
             with contextlib.suppress(OSError):

@@ -35,9 +35,7 @@ def start_of(model: nn.Module, feed: Feed) -> dict[str, Any]:
 
 def check_start(folder: RunFolder, start: Mapping[str, Any]) -> None:
     """Keep how the run started, or raise `StaleRecordError` if it started otherwise."""
-    kept = folder.start()
-    if kept is None:
-        return folder.save_start(start)
+    kept = folder.save_start(start)
     apart = max(_difference(kept[key], start[key]) for key in start)
     if apart > SAME:
         raise StaleRecordError(

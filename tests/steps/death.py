@@ -38,6 +38,7 @@ def dying_at_rename(k: int) -> Iterator[list[str]]:
     with pytest.MonkeyPatch.context() as patch, suppress(Death):
         patch.setattr(Path, "replace", about_to(Path.replace))
         patch.setattr(Path, "rename", about_to(Path.rename))
+        patch.setattr(Path, "hardlink_to", about_to(Path.hardlink_to))
         patch.setattr(Path, "unlink", unless_dead(Path.unlink))
         patch.setattr(shutil, "rmtree", unless_dead(shutil.rmtree))
         yield deaths

@@ -1,0 +1,48 @@
+"""A run folder made fit for work: what is damaged is named on stderr and put aside, so that it is made anew.
+
+Only what can be made anew without changing a bit: seeds, trainings of evaluations, the task's constants, the rows that were
+skipped, and the plan, which every training carries. Reading alone mends nothing: it names what is damaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hf_datadiet.durable import read_record, sound
+from hf_datadiet.records import ArmResult, Plan, RunResult
+from hf_datadiet.sealed import remove_forgotten
+from hf_datadiet.store import RunFolder
+
+
+def mend(folder: RunFolder) -> None:
+    """Put aside what is damaged and remove what killed processes left behind; `StaleRecordError` for a training of another plan."""
+    remove_forgotten(folder.path)
+    for name in ("fitted.json", "plan.json"):
+        sound(folder.path / name, partial(read_record, folder.path / name))
+    sound(folder.path / "skipped.parquet", folder.skipped)
+    plans: dict[Path, Mapping[str, Any]] = {}
+    for path, load in _trainings(folder):
+
+        def keep_its_plan(path: Path = path, load: Callable[[], RunResult | ArmResult | None] = load) -> None:
+            if (result := load()) is not None:
+                plans[path] = result.plan
+
+        sound(path, keep_its_plan)
+    known = [plan for plan in plans.values() if plan]
+    if known and folder.plan() is None:
+        folder.save_plan(Plan(**known[0]))
+        for path, plan in plans.items():
+            folder.require_plan(plan, path)
+
+
+def _trainings(folder: RunFolder) -> Iterator[tuple[Path, Callable[[], RunResult | ArmResult | None]]]:
+    """Every finished training, and what reads it."""
+    for seed in folder.seeds():
+        yield folder.seed_path(seed), partial(folder.load_seed, seed)
+    for name in folder.begun_evaluations():
+        for arm, seeds in folder.trained(name).items():
+            for seed in seeds:
+                yield folder.arm_path(name, arm, seed), partial(folder.load_arm, name, arm, seed)
