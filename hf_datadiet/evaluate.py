@@ -60,7 +60,7 @@ def judge(session: Session, selections: Sequence[Selection], *, progress: bool) 
     steps = {arm.name: arm_steps(recipe, arm.size, len(train)) for arm in arms}
     done = {(arm.name, seed): _finished(session, arm, seed, cells[arm.name, seed], steps[arm.name]) for arm in arms for seed in seeds}
     todo = [(arm, seed) for seed in seeds for arm in arms if done[arm.name, seed] is None]
-    bar = Progress(sum(steps[arm.name] for arm, _ in todo), shown=progress, processes=session.processes)
+    bar = Progress(sum(steps[arm.name] for arm, _ in todo), shown=progress)
     for arm, seed in todo:
         with tracked(recipe.tracker, folder, f"{arm.name}-{seed}") as log:
 

@@ -89,10 +89,8 @@ def score_run(session: Session, *, progress: bool = True) -> ScoreTable:
     seeds = range(recipe.score.seeds)
     missing = [seed for seed in seeds if not folder.has_seed(seed)]
     diverged: dict[int, DivergedError] = {}
-    mine = session.processes.share(missing)
-    if mine:
-        diverged = _train_seeds(session, mine, Progress(len(mine) * recipe.score_epochs, shown=progress, processes=session.processes))
-    session.processes.wait()
+    if missing:
+        diverged = _train_seeds(session, missing, Progress(len(missing) * recipe.score_epochs, shown=progress))
     results = [folder.load_seed(seed) for seed in seeds if seed not in diverged]
     if not results:
         raise DivergedError(f"every seed diverged; seed {seeds[0]}: {diverged[0]}")

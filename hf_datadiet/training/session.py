@@ -151,8 +151,7 @@ def open_session(
     device = accelerator().device
     made = provenance(recipe.digest, command, device)
     session = Session(recipe, folder, task, pinned, device, made, batch_scores, accumulators, model, processes(*share))
-    with session.processes.main_first():
-        return claimed(session) if claim else replace(session, pinned=readable(session.rows, folder))
+    return claimed(session) if claim else replace(session, pinned=readable(session.rows, folder))
 
 
 def check(recipe: Recipe, folder: RunFolder, *, allow_plugins: bool = False) -> None:
