@@ -1,17 +1,13 @@
-"""The command line: the verbs, chained. A user's mistake is one line and exit code 2; a traceback is our bug."""
+"""The command line: the verbs, chained."""
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shlex
-import signal
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,121 +15,33 @@ import click
 from hf_datadiet import answers, completion
 from hf_datadiet.arms import drawn_arms
 from hf_datadiet.catalogue import SHELVES, Shelf, catalogue, copy_recipe, recipes_folder, shipped
-from hf_datadiet.errors import DataDietError, RecipeError
+from hf_datadiet.ending import MISTAKE, ended, first, one_line
+from hf_datadiet.errors import RecipeError
+from hf_datadiet.options import FORM, NUM_PROCESSES, OVERRIDES, PLUGINS, RECIPE, RUN, SHARE, with_recipe
 from hf_datadiet.recipe import PruneSpec, Recipe
 from hf_datadiet.recipe_yaml import kept_recipe, load_recipe, recipe_from
 from hf_datadiet.reporting import report_run
 from hf_datadiet.status import status_of
 from hf_datadiet.store import RunFolder
-from hf_datadiet.training.stopping import Stopped
 
 if TYPE_CHECKING:
     from hf_datadiet.training.session import Session
-
-MISTAKE = 2
-
-PRECEDENCE = 10.0
-"""Seconds in which the main process may say what is wrong for all. When it has ended, the launcher ends the others."""
-
-REMEDIES = {
-    errno.ENOSPC: "free some space, then give the same command again: what is finished is kept",
-    errno.EDQUOT: "free some space, then give the same command again: what is finished is kept",
-    errno.EACCES: "get the right to it, or choose another place",
-    errno.EPERM: "get the right to it, or choose another place",
-    errno.EROFS: "choose another place",
-    errno.ENOTDIR: "choose another place",
-    errno.ENAMETOOLONG: "choose a shorter name",
-}
-"""Errors of the system that a user can mend, wherever they come from."""
 
 
 def main() -> None:
     """Entry point of `hf-datadiet` and `python -m hf_datadiet`."""
     # It would log what is raised as well, and a mistake is one line.
     os.environ.setdefault("DATASETS_VERBOSITY", "critical")
-    signal.signal(signal.SIGTERM, _terminated)
-    try:
+    with ended():
         commands.main(None if sys.argv[1:] else ["--help"], standalone_mode=False, prog_name="hf-datadiet")
         if not sys.argv[1:]:
             sys.exit(MISTAKE)
-    except DataDietError as error:
-        sys.exit(_one_line(str(error)))
-    except click.ClickException as error:
-        sys.exit(_one_line(error.format_message()))
-    except (KeyboardInterrupt, click.Abort) as error:
-        # Click passes on an interruption as the cause of its own error.
-        number = getattr(error.__cause__ or error, "number", signal.SIGINT)
-        sys.exit(_one_line("interrupted; the same command goes on where it stopped", 128 + number))
-    except OSError as error:
-        if error.errno not in REMEDIES:
-            raise
-        sys.exit(_one_line(f"{_place(error)}{error.strerror}; {REMEDIES[error.errno]}"))
-
-
-def _terminated(number: int, frame: FrameType | None) -> None:
-    """As Ctrl-C does: what is half written goes."""
-    raise Stopped(number)
-
-
-def _place(error: OSError) -> str:
-    """Where it happened, without names that exist only while something is being written."""
-    if not isinstance(error.filename, str):
-        return ""
-    path = Path(error.filename)
-    return f"{next((folder for folder in [path, *path.parents] if '.tmp' not in [part[-4:] for part in folder.parts]), path)}: "
-
-
-def _one_line(message: str, code: int = MISTAKE) -> int:
-    # Under a launcher every process makes the same mistake: the first one says it. One that makes its own is not ended, and says it.
-    if not _first() and code == MISTAKE:
-        time.sleep(PRECEDENCE)
-    if _first() or code == MISTAKE:
-        sys.stderr.write(f"hf-datadiet: {' '.join(message.split())}\n")
-    return code
-
-
-def _first() -> bool:
-    """Whether this is the only process, or the one that speaks for all that a launcher has started."""
-    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="hf-datadiet")
 def commands() -> None:
     """Score a dataset, prune it, and measure by retraining what pruning costs."""
-
-
-RUN = click.argument("folder", metavar="RUN", type=click.Path(path_type=Path), shell_complete=completion.runs)
-RECIPE = click.argument("recipe", metavar="RECIPE", type=click.Path(path_type=Path), shell_complete=completion.recipes)
-OVERRIDES = click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1)
-OUT = click.option("--out", type=click.Path(path_type=Path), help="Run folder; default runs/<recipe name>.")
-LIMIT = click.option("--limit", type=int, help="Use that many rows only; the same as source.limit=N.")
-ON_BAD_ROW = click.option(
-    "--on-bad-row", type=click.Choice(["error", "skip"]), help="Rows that cannot be read end the run, or go without a score."
-)
-PLUGINS = click.option("--allow-plugins", is_flag=True, help="Admit scores and strategies written package.module:NAME.")
-DRY_RUN = click.option("--dry-run", is_flag=True, help="Measure a few steps, print what would happen, write nothing.")
-NUM_PROCESSES = click.option(
-    "--num-processes",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Share the trainings over N processes here: one for each GPU, or on the CPU.",
-)
-SHARE = click.option(
-    "--share",
-    metavar="K/N",
-    default="1/1",
-    callback=lambda _context, _option, typed: _part_of(typed),
-    help="Train the K-th of N parts only; other launches with the same RUN, on any machine, train the others.",
-)
-FORM = click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="What stdout holds.")
-
-
-def with_recipe(verb: Callable[..., None]) -> Callable[..., None]:
-    """The options that verbs share which begin with a recipe; what decides about recipe and folder is for `_load`."""
-    for option in (FORM, PLUGINS, NUM_PROCESSES, DRY_RUN, ON_BAD_ROW, LIMIT, OUT, OVERRIDES):
-        verb = option(verb)
-    return verb
 
 
 @commands.command()
@@ -279,6 +187,7 @@ def evaluate(
     if other:
         raise RecipeError(f"{other[0]} has no effect on what was scored; only evaluate.KEY=VALUE can be set, or where the source lies")
     recipe = _recipe_of(kept, overrides)
+    kept.to_judge()
     _share_out(num_processes, recipe, kept, allow_plugins)
     from hf_datadiet.evaluate import evaluate_run
     from hf_datadiet.training.session import open_session
@@ -324,17 +233,8 @@ def cp(recipe: Path, target: Path | None, form: answers.Form) -> None:
 
 
 def _say(answer: answers.Answer, form: answers.Form) -> None:
-    if _first():
+    if first():
         click.echo(answer.in_form(form), nl=False)
-
-
-def _part_of(typed: str) -> tuple[int, int]:
-    """(k, n) from "k/n"."""
-    found = re.fullmatch(r"(\d+)/(\d+)", typed)
-    part, parts = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not 1 <= part <= parts:
-        raise RecipeError(f"--share {typed} is no part of a whole; give K/N with 1 <= K <= N: --share 1/4 ... --share 4/4")
-    return part, parts
 
 
 def _share_out(n: int | None, recipe: Recipe, folder: RunFolder, allow_plugins: bool) -> None:
@@ -352,7 +252,7 @@ def _share_out(n: int | None, recipe: Recipe, folder: RunFolder, allow_plugins: 
     check(recipe, folder, allow_plugins=allow_plugins)
     plan = folder.plan()
     end = launch(n, sys.argv[1:], recipes_folder() / "accelerate" / "multi_gpu.yaml", plan.threads if plan else None)
-    sys.exit(end.code if end.reason is None else _one_line(end.reason, end.code))
+    sys.exit(end.code if end.reason is None else one_line(end.reason, end.code))
 
 
 def _report(session: Session, form: answers.Form, *, complete: bool = True) -> None:

@@ -40,11 +40,7 @@ def evaluate_run(session: Session, *, progress: bool = True) -> EvaluationTable 
     Finished trainings are not repeated. `StaleRecordError` for a selection made from other data.
     """
     folder = session.folder
-    folder.require_judged()
-    names = folder.selections()
-    if not names:
-        raise RecipeError(f"{folder.path} has no selection to evaluate; run hf-datadiet prune first")
-    return judge(session, [folder.load_selection(name) for name in names], progress=progress)
+    return judge(session, [folder.load_selection(name) for name in folder.to_judge()], progress=progress)
 
 
 def judge(session: Session, selections: Sequence[Selection], *, progress: bool) -> EvaluationTable | None:

@@ -31,11 +31,22 @@ def mend(folder: RunFolder) -> None:
                 plans[path] = result.plan
 
         sound(path, keep_its_plan)
+    _clear_finished(folder)
     known = [plan for plan in plans.values() if plan]
     if known and folder.plan() is None:
         folder.save_plan(Plan(**known[0]))
         for path, plan in plans.items():
             folder.require_plan(plan, path)
+
+
+def _clear_finished(folder: RunFolder) -> None:
+    """Remove what is kept of trainings that are finished: the slower one of two launches may have left it."""
+    for seed in folder.seeds():
+        folder.unfinished_seed(seed).clear()
+    for name in folder.begun_evaluations():
+        for arm, seeds in folder.trained(name).items():
+            for seed in seeds:
+                folder.unfinished_arm(name, arm, seed).clear()
 
 
 def _trainings(folder: RunFolder) -> Iterator[tuple[Path, Callable[[], RunResult | ArmResult | None]]]:

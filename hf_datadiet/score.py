@@ -97,14 +97,13 @@ def score_run(session: Session, *, progress: bool = True) -> ScoreTable | None:
     diverged = _train_seeds(session, missing, progress) if missing else {}
     lost = [seed for seed, anywhere in zip(seeds, processes.any([seed in diverged for seed in seeds]), strict=True) if anywhere]
     there = _there(session, seeds)
-    if not set(seeds) <= {*there, *lost}:
-        return None
-    if there and processes.main:
+    complete = set(seeds) <= {*there, *lost}
+    if complete and there and processes.main:
         folder.save_scores(_table(session, [folder.load_seed(seed) for seed in there]))
     processes.wait()
     if lost:
-        raise _lost(lost, len(there), diverged.get(lost[0]))
-    return folder.load_scores()
+        raise _lost(lost, diverged.get(lost[0]), len(there) if complete else None)
+    return folder.load_scores() if complete else None
 
 
 def _there(session: Session, seeds: Sequence[int]) -> list[int]:
@@ -113,12 +112,14 @@ def _there(session: Session, seeds: Sequence[int]) -> list[int]:
     return [seed for seed, is_there in zip(seeds, found, strict=True) if is_there]
 
 
-def _lost(seeds: Sequence[int], n_left: int, reason: DivergedError | None) -> DivergedError:
+def _lost(seeds: Sequence[int], reason: DivergedError | None, n_left: int | None) -> DivergedError:
+    """`n_left`: how many others scores.parquet has; None if it waits for other launches."""
     why = reason or "the training diverged in another process; lower task.training.optimizer.lr"
-    if not n_left:
+    if n_left == 0:
         return DivergedError(f"every seed diverged; seed {seeds[0]}: {why}")
     which = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-    return DivergedError(f"{which}: {why}, with another --out; scores.parquet has the other {n_left} of {n_left + len(seeds)} seeds")
+    others = "" if n_left is None else f"; scores.parquet has the other {n_left} of {n_left + len(seeds)} seeds"
+    return DivergedError(f"{which}: {why}, with another --out{others}")
 
 
 def _train_seeds(session: Session, missing: Sequence[int], shown: bool) -> dict[int, DivergedError]:

@@ -34,6 +34,7 @@ from hf_datadiet.claim import claim, is_claimed, require_free, require_marker
 from hf_datadiet.durable import (
     GONE,
     glance_parquet,
+    notice,
     read_parquet,
     read_record,
     read_safetensors,
@@ -154,11 +155,13 @@ class RunFolder:
 
     # Trainings on their way
 
-    def unfinished_seed(self, seed: int, note: Callable[[str], None], *, writes: bool = True) -> Unfinished:
+    def unfinished_seed(self, seed: int, note: Callable[[str], None] = notice, *, writes: bool = True) -> Unfinished:
         """The folder of a scoring seed until it is finished; `note` takes lines for the user."""
         return Unfinished(self.path / UNFINISHED / "score" / f"{seed:03d}", note, writes=writes)
 
-    def unfinished_arm(self, evaluation: str, arm: str, seed: int, note: Callable[[str], None], *, writes: bool = True) -> Unfinished:
+    def unfinished_arm(
+        self, evaluation: str, arm: str, seed: int, note: Callable[[str], None] = notice, *, writes: bool = True
+    ) -> Unfinished:
         """The folder of a training of an evaluation until it is finished."""
         return Unfinished(self.path / UNFINISHED / "evaluate" / evaluation / f"{arm}-{seed}", note, writes=writes)
 
@@ -370,6 +373,13 @@ class RunFolder:
             for selection in {*judged} - {*self.selections()}:
                 if self.selection_path(selection).exists():
                     raise DamagedError(self.selection_path(selection) / "selection.parquet", GONE, self._prune_again(selection))
+
+    def to_judge(self) -> list[str]:
+        """Names of the selections, for an evaluation of all of them; `RecipeError` if there is none."""
+        self.require_judged()
+        if not self.selections():
+            raise RecipeError(f"{self.path} has no selection to evaluate; run hf-datadiet prune first")
+        return self.selections()
 
     # The report
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +23,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_datadiet.durable import read_safetensors, write_json, write_safetensors
+from hf_datadiet.durable import notice, read_safetensors, write_json, write_safetensors
 from hf_datadiet.errors import DataDietError, StaleRecordError
 
 Arrays: TypeAlias = Mapping[str, NDArray[np.generic]]
@@ -41,18 +40,13 @@ class UnusableError(DataDietError):
     """A checkpoint that is damaged, or that belongs to another training."""
 
 
-def on_stderr(line: str) -> None:
-    """A line of its own."""
-    sys.stderr.write(f"{line}\n")
-
-
 class Unfinished:
     """One training on its way. Nothing is created before something is written. `note` takes a line for the user.
 
     Of several processes at one training, one `writes`.
     """
 
-    def __init__(self, path: Path, note: Callable[[str], None] = on_stderr, *, writes: bool = True) -> None:
+    def __init__(self, path: Path, note: Callable[[str], None] = notice, *, writes: bool = True) -> None:
         self.path = path
         self.note = note
         self.writes = writes

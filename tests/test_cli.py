@@ -17,7 +17,7 @@ import yaml
 from datasets import DatasetDict, load_dataset, load_from_disk
 
 import hf_datadiet
-from hf_datadiet import cli
+from hf_datadiet import cli, ending
 from hf_datadiet.scorers.base import BatchScore
 from hf_datadiet.store import RunFolder
 from tests.synthetic import pictures
@@ -373,7 +373,7 @@ def test_under_a_launcher_one_process_says_it(
             patch.setenv(variable, str(rank))
             said.append(call("score", "none.yaml"))
     assert said == [alone, Said(-15, "", ""), Said(-15, "", "")] and alone.err.count("\n") == 1
-    assert ended_after == [cli.PRECEDENCE] * 2
+    assert ended_after == [ending.PRECEDENCE] * 2
 
 
 def test_a_mistake_that_one_process_makes_alone_is_said(here: Path, call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,10 +25,10 @@ T = TypeVar("T")
 
 
 class Life:
-    """One of them. `kept`: what the one before kept, None at the beginning. Without `keeps` there will be no next one."""
+    """One of them. `kept`: what the one before kept, None at the beginning. Sharded models are not kept: there will be no next one."""
 
-    def __init__(self, unit: Unfinished, about: Mapping[str, Any], kept: Tree | None = None, *, keeps: bool = True) -> None:
-        self.unit, self.about, self._keeps = unit, about, keeps
+    def __init__(self, unit: Unfinished, about: Mapping[str, Any], plan: Plan, kept: Tree | None = None) -> None:
+        self.unit, self.about, self._keeps, self._alone = unit, about, not plan.sharded, plan.world == 1
         self.training: Tree | None = None if kept is None else kept["training"]
         self.own: Tree | None = None if kept is None else kept["own"]
         self._start = time.perf_counter() - (0.0 if kept is None else kept["seconds"])
@@ -55,9 +55,10 @@ class Life:
             self.unit.keep(arrays, plain, self.about)
 
     def between(self) -> None:
-        """Between two pieces of work: a sign of life. Raises `Stopped` if a signal has asked for it."""
+        """Between two pieces of work: a sign of life. Raises `Stopped` if a signal has asked for it, and no other process waits."""
         self.unit.alive()
-        stop_if_requested()
+        if self._alone:
+            stop_if_requested()
 
     def epoch_done(self, epoch: int) -> None:
         """For those who look on."""
@@ -69,7 +70,7 @@ def live(unit: Unfinished, about: Mapping[str, Any], session: Session, work: Cal
 
     Processes that train together go on from the same step, or all from the beginning; sharded models always do.
     """
-    found = None if plan.sharded else _found(unit, about, session)
+    found = None if plan.sharded else _found(unit, about, session, plan)
     done = -1 if found is None or found.training is None else found.training["position"]["done"]
     alike = len(set(together(plan).everyone(done))) == 1
     if found is not None and alike:
@@ -77,16 +78,16 @@ def live(unit: Unfinished, about: Mapping[str, Any], session: Session, work: Cal
             return work(found)
         except UnusableError as error:
             _starts_over(unit, error)
-    return work(Life(unit, about, keeps=not plan.sharded))
+    return work(Life(unit, about, plan))
 
 
-def _found(unit: Unfinished, about: Mapping[str, Any], session: Session) -> Life | None:
+def _found(unit: Unfinished, about: Mapping[str, Any], session: Session, plan: Plan) -> Life | None:
     try:
         kept = unit.load(about)
         if kept is None:
             return None
         with putting_back():
-            return Life(unit, about, unpack(*kept, session.device))
+            return Life(unit, about, plan, unpack(*kept, session.device))
     except UnusableError as error:
         _starts_over(unit, error)
         return None

@@ -62,7 +62,7 @@ def observe(
 
     Processes that train each model together by this plan take a shard each, and all get the whole. Logits are kept only on
     request: of ten million rows and a thousand classes they would take 40 GB. `between` is called after each batch, and may raise to
-    end the pass; it is not called where processes share the pass, which nobody may leave alone.
+    end the pass, unless processes share it: nobody may leave alone.
     """
     shared = together(plan)
     rows = torch.arange(len(feed))[shared.part(len(feed))]
@@ -72,8 +72,7 @@ def observe(
         known = {"example_id": torch.from_numpy(feed.example_id)[batch].to(feed.device), "seed": seed}
         seen, logits = scores_of_batch(model, norms, feed.inputs(batch), feed.labels[batch.to(feed.device)], scorers, known)
         predicted = torch.where(logits.isfinite().all(1), logits.argmax(1), NOTHING).to(torch.int32)
-        if plan.world == 1:
-            between()
+        between()
         return seen | {PREDICTED: predicted} | ({LOGITS: logits} if keep_logits else {})
 
     columns: dict[str, torch.Tensor] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from hf_datadiet.training.observe import observe
 from hf_datadiet.training.processes import processes
 from hf_datadiet.training.retrain import retrain
 from hf_datadiet.training.together import Together, together
+from hf_datadiet.unfinished import Unfinished
 from tests.distributed.shared_trainings import CASES, SHARDED, WITH_CHANCE, plan_for, result_of
 from tests.training.test_memory import crowded
 from tests.training.toy import small_session, toy_feed, toy_model
@@ -38,7 +40,7 @@ def main(folder: Path) -> None:
     said = {"world": mine.world, "any": answers(shared), "noise": noise(shared), **disagreements(shared)}
     if mine.world == 2:
         said["session"] = session(folder / "run")
-        said["arm"] = plain(an_arm(folder / "arm", mine.world))
+        said["arm"], said["resumed arm"] = (plain(arm) for arm in an_arm(folder / "arm", mine.world))
         # What accelerate launch tells its processes; the last to be looked at, for it stays.
         os.environ["ACCELERATE_USE_FSDP"] = "true"
         said["sharded session"] = session(folder / "sharded")
@@ -119,14 +121,36 @@ def session(folder: Path) -> dict[str, Any]:
     return {**scores, "refused": refused}
 
 
-def an_arm(folder: Path, world: int) -> ArmResult:
-    """A training of an evaluation, of a model without BatchNorm."""
+def an_arm(folder: Path, world: int) -> tuple[ArmResult, ArmResult]:
+    """A training of an evaluation, of a model without BatchNorm; and once more, by processes that died after its first epoch."""
     mine = processes()
-    with mine.main_first():
-        ready = small_session(folder, {"task.model": "timm:test_vit", "task.crop": 0, "task.image_size": 32, "source.test.fraction": 0.03})
+    ready = small_session(folder, {"task.model": "timm:test_vit", "task.crop": 0, "task.image_size": 32, "source.test.fraction": 0.03})
     feed = ready.train_feed()
     test = ready.test_feed(feed)
-    return retrain(ready, feed, test, plan_for(world), arm="full", seed=10_000, ids=feed.example_id[:31], steps=5)
+
+    def trained(unit: Unfinished) -> ArmResult:
+        ids = feed.example_id[:31]
+        return retrain(ready, feed, test, plan_for(world), arm="full", seed=10_000, ids=ids, steps=5, unit=unit)
+
+    whole = trained(Unfinished(folder / "one", writes=mine.main))
+    mortal = Unfinished(folder / "two", writes=mine.main)
+    keep = mortal.keep
+
+    def last(*given: Any) -> None:
+        keep(*given)
+        raise Killed
+
+    mortal.keep = last
+    with suppress(Killed):
+        trained(mortal)
+    resumed = Unfinished(folder / "two", writes=mine.main)
+    mine.wait()
+    assert resumed.path.joinpath("checkpoint.safetensors").exists()
+    return whole, trained(resumed)
+
+
+class Killed(BaseException):
+    """As by a signal."""
 
 
 def plain(result: ArmResult) -> dict[str, Any]:

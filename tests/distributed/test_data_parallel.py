@@ -145,9 +145,10 @@ def test_a_run_with_batch_norm(launch: tuple[int, Path], name: str) -> None:
 
 @pytest.mark.parametrize("launch", [2], indirect=True)
 def test_an_arm_of_an_evaluation(launch: tuple[int, Path], tmp_path: Path) -> None:
-    expected = one_of_several.an_arm(tmp_path, 1)
+    expected, _ = one_of_several.an_arm(tmp_path, 1)
     first, second = ({**words["arm"], "seconds": 0} for words in said(launch))
     assert first == second
+    assert [first] * 2 == [{**words["resumed arm"], "seconds": 0} for words in said(launch)], "having died after the first epoch"
     assert first["predicted"] == expected.predicted.tolist() and len(set(first["predicted"])) > 1
     np.testing.assert_allclose(first["p_label"], expected.p_label, rtol=1e-3, atol=1e-3)
     assert first["metrics"] == expected.metrics and first["steps"] == 5

@@ -131,9 +131,9 @@ def test_a_signal_to_the_launcher_reaches_the_processes(
 
 
 @pytest.mark.slow
-def test_a_mistake_that_the_processes_find_is_one_line(there: Path, alone: Path) -> None:
-    ended = toy.said([*toy.DATADIET, "evaluate", str(alone), "--num-processes", "2"], there)
-    assert (ended.code, ended.out) == (2, "") and len(ended.lines) == 1 and "no selection to evaluate" in ended.lines[0]
+def test_a_mistake_that_the_processes_find_is_one_line(there: Path) -> None:
+    ended = toy.said([*toy.DATADIET, "score", "toy.yaml", "--num-processes", "2", "task.model=timm:no_such"], there)
+    assert (ended.code, ended.out) == (2, "") and len(ended.lines) == 1 and "no_such" in ended.lines[0]
 
 
 @pytest.mark.parametrize(
@@ -318,11 +318,10 @@ def test_as_many_processes_as_were_asked_for_or_none(how: str, tmp_path: Path) -
 @given(st.integers(0, 12), st.lists(st.integers(1, 4), min_size=1, max_size=4))
 def test_launches_and_processes_share_every_unit_once(n_units: int, worlds: list[int]) -> None:
     units = list(range(n_units))
-    shares = [Processes(rank, world, k + 1, len(worlds)).share(units) for k, world in enumerate(worlds) for rank in range(world)]
+    launches = [[Processes(rank, world, k + 1, len(worlds)) for rank in range(world)] for k, world in enumerate(worlds)]
+    shares = [process.share(process.taken(units)) for launch in launches for process in launch]
     assert sorted(unit for share in shares for unit in share) == units
-    per_launch = [
-        sum(len(Processes(rank, world, k + 1, len(worlds)).share(units)) for rank in range(world)) for k, world in enumerate(worlds)
-    ]
+    per_launch = [len(launch[0].taken(units)) for launch in launches]
     assert max(per_launch) - min(per_launch) <= 1
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 COMMAND = (sys.executable, "-m", "hf_datadiet")
 
@@ -48,6 +49,11 @@ def kill(process: subprocess.Popen[str]) -> None:
     os.killpg(process.pid, signal.SIGKILL)
 
 
+def kill_last(process: subprocess.Popen[str]) -> None:
+    """The last of the processes that it started: one rank of several."""
+    psutil.Process(process.pid).children()[-1].kill()
+
+
 def killed(
     words: Sequence[str],
     cwd: Path,
@@ -57,11 +63,13 @@ def killed(
     position: Callable[[], object],
     command: Sequence[str] = COMMAND,
     end: Callable[[subprocess.Popen[str]], None] = kill,
+    code: int = -signal.SIGKILL,
 ) -> int:
     """Start `command` with `words` and kill it, `times` times; in how many of them it had come further than it was (`position`).
 
     Every third time it dies between write and rename. Else it is ended (`end`) after a random number of finished epochs, from 0,
-    and a random part of a second, so that it may die anywhere: at the start, in an epoch, while it saves or observes.
+    and a random part of a second, so that it may die anywhere: at the start, in an epoch, while it saves or observes. `code`: that of
+    the command when it has been ended so.
     """
     further = 0
     for life in range(times):
@@ -69,6 +77,7 @@ def killed(
         if life % 3 == 2:
             process = start([sys.executable, "-c", DYING_AT_RENAME, str(rng.integers(1, 12)), *words], cwd)
             _, said = process.communicate(timeout=300)
+            expected = -signal.SIGKILL
         else:
             process, epochs, lines = start([*command, *words], cwd), rng.integers(0, 4), []
             assert process.stderr is not None
@@ -79,6 +88,7 @@ def killed(
             time.sleep(rng.uniform(0, 0.3))
             end(process)
             said = "".join(lines) + process.communicate(timeout=300)[1]
-        assert process.returncode == -signal.SIGKILL, f"{process.returncode}: it ended by itself:\n{said}"
+            expected = code
+        assert process.returncode == expected, f"{process.returncode}: it ended by itself:\n{said}"
         further += position() != before
     return further

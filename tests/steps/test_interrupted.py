@@ -16,7 +16,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 
 from hf_datadiet.store import RunFolder
-from tests.steps.kills import COMMAND, killed, start
+from tests.steps.kills import COMMAND, kill_last, killed, start
 from tests.steps.test_score import columns
 from tests.training.test_seeds import same_bits
 
@@ -113,6 +113,17 @@ def test_scoring_killed_at_twenty_random_moments(tmp_path: Path, whole: Path) ->
     words, run = ["score", str(recipe(tmp_path)), "--out", "run"], tmp_path / "run"
     further = killed(words, tmp_path, times=20, rng=np.random.default_rng(0), position=lambda: position(run))
     assert further >= 10, f"{further} of 20 kills hit a training that had got further"
+    finished(words, tmp_path)
+    nothing_stray(run)
+    same_run(run, whole)
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_killed(tmp_path: Path, whole: Path) -> None:
+    """The other one is stopped, and keeps what it has; the same command goes on with both."""
+    words, run = ["score", str(recipe(tmp_path)), "--out", "run", "--num-processes", "2"], tmp_path / "run"
+    further = killed(words, tmp_path, times=5, rng=np.random.default_rng(2), position=lambda: position(run), end=kill_last, code=1)
+    assert further >= 2, f"{further} of 5 kills hit a training that had got further"
     finished(words, tmp_path)
     nothing_stray(run)
     same_run(run, whole)

@@ -17,7 +17,7 @@ from hf_datadiet.training.feed import Feed
 from hf_datadiet.training.memory import in_batches
 from hf_datadiet.training.observe import observe
 from hf_datadiet.training.seeds import score_seed
-from tests.training.toy import PLAN, ToyTask, small_session, toy_feed, toy_model
+from tests.training.toy import PLAN, ToyTask, new_unit, small_session, toy_feed, toy_model
 
 SCORERS: Any = {name: registry.find("scorers", name) for name in ("el2n", "grand", "loss")}
 
@@ -122,10 +122,10 @@ def test_the_seed_goes_on_with_what_fitted_and_says_so(tmp_path: Path, monkeypat
         return collate(self, prepared, rows, fitted, device, augment)
 
     feed = session.train_feed()
-    plain = score_seed(session, feed, replace(PLAN, observe_batch_size=48), 0)
+    plain = score_seed(session, feed, replace(PLAN, observe_batch_size=48), 0, new_unit(session))
     assert plain.plan == {**vars(PLAN), "observe_batch_size": 48}
     monkeypatch.setattr(type(session.task), "collate", narrow)
-    result = score_seed(session, feed, replace(PLAN, observe_batch_size=48), 0)
+    result = score_seed(session, feed, replace(PLAN, observe_batch_size=48), 0, new_unit(session))
     assert result.plan == {**vars(PLAN), "observe_batch_size": 12}
     assert len(result.moments) == 3 and sizes[:3] == [48, 24, 12] and set(sizes[2:]) <= {12, len(feed) % 12}
     assert capfd.readouterr().err.count("out of memory") == 2
