@@ -187,7 +187,8 @@ def evaluate(
     if other:
         raise RecipeError(f"{other[0]} has no effect on what was scored; only evaluate.KEY=VALUE can be set, or where the source lies")
     recipe = _recipe_of(kept, overrides)
-    kept.to_judge()
+    if num_processes is not None:
+        kept.to_judge()
     _share_out(num_processes, recipe, kept, allow_plugins)
     from hf_datadiet.evaluate import evaluate_run
     from hf_datadiet.training.session import open_session

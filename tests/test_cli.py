@@ -378,7 +378,7 @@ def test_under_a_launcher_one_process_says_it(
 
 def test_a_mistake_that_one_process_makes_alone_is_said(here: Path, call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
     alone = call("score", "none.yaml")
-    monkeypatch.setattr(cli, "PRECEDENCE", 0.0)
+    monkeypatch.setattr(ending, "PRECEDENCE", 0.0)
     monkeypatch.setenv("RANK", "1")
     assert call("score", "none.yaml") == alone, "nobody has ended it: the others have not made this mistake"
     assert call("list", "scorers").out == "", "stdout is the first one's"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import TYPE_CHECKING
 
-from hf_datadiet.training.processes import Processes
+if TYPE_CHECKING:
+    from hf_datadiet.training.processes import Processes
 
 
 class Progress:

@@ -256,7 +256,7 @@ CASES = [
          "score.seeds=9 has no effect on what was scored; only evaluate.KEY=VALUE can be set", scored),
     Case("evaluation of a run from logits", "evaluate runs/toy", "this run was scored from logits and knows no dataset to train on",
          scored_from_logits),
-    Case("record that is damaged", f"{PRUNE} --keep 0.5", "scores.parquet is missing or damaged; delete it", damaged),
+    Case("record that is damaged", f"{PRUNE} --keep 0.5", "scores.parquet is missing or damaged; score again", damaged),
     Case("recipe that would be overwritten", "cp digits toy.yaml", "toy.yaml exists; give another name: hf-datadiet cp digits TARGET"),
     Case("recipe that does not come along", "cp digts", "no recipe 'digts' comes along; did you mean digits?"),
     # Scores from logits

@@ -173,7 +173,7 @@ def test_the_cache_is_mapped_and_cannot_be_changed_through_the_tensor(tmp_path: 
     pixels.zero_()
     assert torch.equal(prepared(pictures(4), tmp_path), before)
     assert sorted(path.suffix for path in tmp_path.rglob("*.*")) == [".json", ".npy"], "plain numbers, nothing pickled"
-    np.load(next(tmp_path.iterdir()), allow_pickle=False)
+    np.load(next(tmp_path.rglob("*.npy")), allow_pickle=False)
 
 
 # Models

@@ -177,5 +177,7 @@ def test_training_passes_are_augmented_and_in_train_mode(feed: Feed, result: Run
 def test_a_plan_is_decided_once(session: Session, feed: Feed) -> None:
     first = decide_plan(session, feed, 2)
     assert first.observe_batch_size == len(feed) and first.threads == torch.get_num_threads() and first.gradient_engine == "loop"
+    assert session.folder.save_plan(replace(first, observe_batch_size=7)) == first, "the first one stays"
+    (session.folder.path / "plan.json").unlink()
     session.folder.save_plan(replace(first, observe_batch_size=7))
     assert decide_plan(session, feed, 2).observe_batch_size == 7

@@ -75,8 +75,13 @@ def test_rounding_of_another_machine_is_the_same_start(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     kept = folder.start()
     assert kept is not None and np.shape(kept["logits"]) == (16, 2) and len(kept["loss"]) == len(kept["example_id"]) == 16
-    folder.save_start({**kept, "logits": (np.array(kept["logits"]) * (1 + 1e-5)).tolist()})
+
+    def began(other: float) -> None:
+        (tmp_path / "start.json").unlink()
+        folder.save_start({**kept, "logits": (np.array(kept["logits"]) * (1 + other)).tolist()})
+
+    began(1e-5)
     score(tmp_path, task(), seeds=2)
-    folder.save_start({**kept, "logits": (np.array(kept["logits"]) * (1 + 1e-2)).tolist()})
+    began(1e-2)
     with pytest.raises(StaleRecordError, match=r"1\.0 % apart"):
         score(tmp_path, task(), seeds=3)
