@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,7 +59,7 @@ def judge(session: Session, selections: Sequence[Selection], *, progress: bool) 
     ours = sorted(processes.taken(cells, lambda cell: cell.steps), key=lambda cell: cell.seed)
     todo = [cell for cell in ours if cell not in there]
     if todo:
-        _retrain(session, train, test, decide_plan(session, train, len(cells)), todo, progress)
+        _retrain(session, train, test, decide_plan(session, train, ceil(len(cells) / processes.parts)), todo, progress)
     processes.wait()
     if len(_there(session, cells)) < len(cells):
         return None

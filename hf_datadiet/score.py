@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def _train_seeds(session: Session, missing: Sequence[int], shown: bool) -> dict[
     """Train and save this process's share of the missing seeds; those that diverged, and how."""
     recipe, processes = session.recipe, session.processes
     feed = _feed(session, Progress(0, shown=shown and processes.main, processes=processes))
-    plan = decide_plan(session, feed, recipe.score.seeds)
+    plan = decide_plan(session, feed, ceil(recipe.score.seeds / processes.parts))
     seeds = missing if plan.world > 1 else processes.share(missing)
     # Of several processes at one training the main one speaks and writes.
     speaks = plan.world == 1 or processes.main

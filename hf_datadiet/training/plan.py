@@ -21,7 +21,7 @@ OBSERVE_BATCH_SIZE = 256
 
 
 def decide_plan(session: Session, feed: Feed, units: int) -> Plan:
-    """The plan kept in the folder, or a new one for `units` trainings; the main process decides it, the others read it.
+    """The plan kept in the folder, or a new one for `units` trainings of this launch; the main process decides it, the others read it.
 
     `RecipeError` where this launch cannot follow the kept one: another device, another way of sharing, another number of processes.
     """
