@@ -132,6 +132,8 @@ def _train_seeds(session: Session, missing: Sequence[int], shown: bool) -> dict[
     # Of several processes at one training the main one speaks and writes.
     speaks = plan.world == 1 or processes.main
     progress = Progress(len(seeds) * recipe.score_epochs, shown=shown and speaks, processes=processes)
+    if plan.world > 1:
+        progress.note(f"{plan.world} processes train each model together" + (f"; BatchNorm: {plan.batch_norm}" if plan.batch_norm else ""))
     diverged: dict[int, DivergedError] = {}
     for position, seed in enumerate(seeds):
         with tracked(recipe.tracker if speaks else None, session.folder, f"score-{seed:03d}") as log:
