@@ -142,10 +142,7 @@ def open_session(
     names. Without `claim` nothing is written at all. `allow_plugins` admits tasks and scores written `package.module:NAME`.
     `share` (k, n): this launch takes the k-th of n parts of what is to be trained.
     """
-    check_tracker(recipe.tracker)
-    _check_given(recipe, model)
-    task = task or find_task(recipe, allow_plugins)
-    batch_scores, accumulators = find_scores(recipe.score.scores, allow_plugins)
+    task, batch_scores, accumulators = _looked_up(recipe, model, task, allow_plugins)
     pinned = pin(recipe.source, task.find_columns, in_memory(recipe.source.split, dataset, test))
     if recipe.source.repo is not None:
         # A branch may move; what was begun goes on with the same commit.
@@ -158,13 +155,19 @@ def open_session(
 
 def check(recipe: Recipe, folder: RunFolder, *, allow_plugins: bool = False) -> None:
     """Raise what `open_session` would of names, data and folder. No model is built, no device touched, nothing written."""
-    check_tracker(recipe.tracker)
-    _check_given(recipe, None)
-    task = find_task(recipe, allow_plugins)
-    find_scores(recipe.score.scores, allow_plugins)
+    task, _, _ = _looked_up(recipe, None, None, allow_plugins)
     pin(recipe.source, task.find_columns)
     if not folder.exists():
         folder.require_free()
+
+
+def _looked_up(
+    recipe: Recipe, model: GivenModel | None, task: Task | None, allow_plugins: bool
+) -> tuple[Task, dict[str, BatchScore], dict[str, Accumulator]]:
+    """What the names in the recipe stand for."""
+    check_tracker(recipe.tracker)
+    _check_given(recipe, model)
+    return task or find_task(recipe, allow_plugins), *find_scores(recipe.score.scores, allow_plugins)
 
 
 @contextlib.contextmanager
