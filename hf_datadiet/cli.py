@@ -16,7 +16,7 @@ from hf_datadiet import answers, completion
 from hf_datadiet.arms import drawn_arms
 from hf_datadiet.catalogue import SHELVES, Shelf, catalogue, copy_recipe, recipes_folder, shipped
 from hf_datadiet.ending import MISTAKE, ended, first, one_line
-from hf_datadiet.errors import RecipeError
+from hf_datadiet.errors import DamagedError, RecipeError
 from hf_datadiet.options import FORM, NUM_PROCESSES, OVERRIDES, PLUGINS, RECIPE, RUN, SHARE, with_recipe
 from hf_datadiet.recipe import PruneSpec, Recipe
 from hf_datadiet.recipe_yaml import kept_recipe, load_recipe, recipe_from
@@ -251,7 +251,10 @@ def _share_out(n: int | None, recipe: Recipe, folder: RunFolder, allow_plugins: 
     if not to_start(n):
         return
     check(recipe, folder, allow_plugins=allow_plugins)
-    plan = folder.plan()
+    try:
+        plan = folder.plan()
+    except DamagedError:
+        plan = None  # it is made anew there
     end = launch(n, sys.argv[1:], recipes_folder() / "accelerate" / "multi_gpu.yaml", plan.threads if plan else None)
     sys.exit(end.code if end.reason is None else one_line(end.reason, end.code))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 import time
@@ -21,6 +22,9 @@ MISTAKE = 2
 
 PRECEDENCE = 10.0
 """Seconds in which the main process may say what is wrong for all. When it has ended, the launcher ends the others."""
+
+LOST = re.compile(r"gloo/transport|Connection (closed|reset) by peer|NCCL|ProcessGroup")
+"""What torch says where a process waits for one that is no more."""
 
 REMEDIES = {
     errno.ENOSPC: "free some space, then give the same command again: what is finished is kept",
@@ -48,18 +52,23 @@ def ended() -> Iterator[None]:
         # Click passes on an interruption as the cause of its own error.
         number = getattr(error.__cause__ or error, "number", signal.SIGINT)
         sys.exit(one_line("interrupted; the same command goes on where it stopped", 128 + number))
+    except RuntimeError as error:
+        if not LOST.search(str(error)):
+            raise
+        sys.exit(one_line("another process of this launch has ended; the same command goes on from what is finished", 1, last=True))
     except OSError as error:
         if error.errno not in REMEDIES:
             raise
         sys.exit(one_line(f"{_place(error)}{error.strerror}; {REMEDIES[error.errno]}"))
 
 
-def one_line(message: str, code: int = MISTAKE) -> int:
-    """Say on stderr why the command ends; its exit code."""
+def one_line(message: str, code: int = MISTAKE, *, last: bool = False) -> int:
+    """Say on stderr why the command ends; its exit code. `last`: others have better reasons, and say them first."""
     # Under a launcher every process makes the same mistake: the first one says it. One that makes its own is not ended, and says it.
-    if not first() and code == MISTAKE:
+    if last or (not first() and code == MISTAKE):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(PRECEDENCE)
-    if first() or code == MISTAKE:
+    if first() or last or code == MISTAKE:
         sys.stderr.write(f"hf-datadiet: {' '.join(message.split())}\n")
     return code
 

@@ -226,7 +226,7 @@ class EvaluateSpec:
     """How the selections are judged. `margin`: accuracy points; a smaller difference is declared not to matter."""
 
     name: Name = "main"
-    seeds: Positive = 4
+    seeds: Annotated[int, Field(ge=1, le=FIRST_EVALUATION_SEED)] = 4
     match: Literal["epochs", "steps"] = "epochs"
     margin: Annotated[float, Field(gt=0)] = 0.5
 

@@ -98,6 +98,9 @@ def score_run(session: Session, *, progress: bool = True) -> ScoreTable | None:
     diverged = _train_seeds(session, missing, progress) if missing else {}
     lost = [seed for seed, anywhere in zip(seeds, processes.any([seed in diverged for seed in seeds]), strict=True) if anywhere]
     there = _there(session, seeds)
+    # Nobody need wait for a seed that has diverged in another launch.
+    elsewhere = processes.agreed([seed not in [*there, *lost] and folder.unfinished_seed(seed).has_diverged() for seed in seeds])
+    lost += [seed for seed in seeds if elsewhere[seed]]
     complete = set(seeds) <= {*there, *lost}
     if complete and there and processes.main:
         folder.save_scores(_table(session, [folder.load_seed(seed) for seed in there]))
@@ -115,7 +118,7 @@ def _there(session: Session, seeds: Sequence[int]) -> list[int]:
 
 def _lost(seeds: Sequence[int], reason: DivergedError | None, n_left: int | None) -> DivergedError:
     """`n_left`: how many others scores.parquet has; None if it waits for other launches."""
-    why = reason or "the training diverged in another process; lower task.training.optimizer.lr"
+    why = reason or "the training diverged elsewhere; lower task.training.optimizer.lr"
     if n_left == 0:
         return DivergedError(f"every seed diverged; seed {seeds[0]}: {why}")
     which = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"

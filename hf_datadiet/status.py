@@ -128,13 +128,13 @@ def _next(
         if not (recipe.source.sample or recipe.source.path or recipe.source.repo):
             return f"the same call in Python: score_dataset(..., out={str(folder.path)!r})"
         verb = "run" if recipe.prune and recipe.source.test is not None else "score"
-        return f"hf-datadiet {verb} {shlex.quote(str(folder.path / 'recipe.yaml'))} --out {run}"
+        return f"hf-datadiet {verb} {shlex.quote(str(folder.path / 'recipe.yaml'))} --out {run}{folder.launched}"
     if not folder.selections():
         return f"hf-datadiet prune {run} --name keep-50 --score {shlex.quote(headline(about))} --keep 0.5"
     finished = folder.evaluations()
     for name, arms in evaluations.items():
         if name not in finished or not all(_all_done(trainings) for trainings in arms.values()):
-            return f"hf-datadiet evaluate {run}" + ("" if name == recipe.evaluate.name else f" evaluate.name={name}")
+            return f"hf-datadiet evaluate {run}" + ("" if name == recipe.evaluate.name else f" evaluate.name={name}") + folder.launched
     if not report:
         return f"hf-datadiet report {run}"
     another = f"hf-datadiet prune {run} --name keep-70 --score {shlex.quote(headline(about))} --keep 0.7"

@@ -21,6 +21,7 @@ Records are parquet, JSON or safetensors; nothing is pickled.
 from __future__ import annotations
 
 import dataclasses
+import json
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -89,7 +90,18 @@ class RunFolder:
     @property
     def _again(self) -> str:
         """How to make anew what scoring makes."""
-        return f"score again (hf-datadiet score {self._quoted('recipe.yaml')} --out {self._quoted()}): finished seeds are kept"
+        return (
+            f"score again (hf-datadiet score {self._quoted('recipe.yaml')} --out {self._quoted()}{self.launched}): finished seeds are kept"
+        )
+
+    @property
+    def launched(self) -> str:
+        """What commands that train end with: a run whose processes train each model together goes on with as many."""
+        try:
+            world = json.loads((self.path / "plan.json").read_text(encoding="utf-8"))["world"]
+        except (OSError, ValueError, KeyError, TypeError):
+            world = 1
+        return f" --num-processes {world}" if world != 1 else ""
 
     def _quoted(self, name: str = "") -> str:
         return shlex.quote(str(self.path / name))
@@ -331,7 +343,7 @@ class RunFolder:
         return self.evaluation_path(evaluation) / "arms" / f"{arm}-{seed}.safetensors"
 
     def _evaluate_again(self, name: str) -> str:
-        return f"evaluate again (hf-datadiet evaluate {self._quoted()} evaluate.name={name}): finished trainings are kept"
+        return f"evaluate again (hf-datadiet evaluate {self._quoted()} evaluate.name={name}{self.launched}): finished trainings are kept"
 
     def save_evaluation(self, table: EvaluationTable) -> None:
         """Write predictions.parquet and results.parquet, then evaluation.json, which says that they are complete."""

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_datadiet.durable import notice, read_safetensors, write_json, write_safetensors
-from hf_datadiet.errors import DataDietError, StaleRecordError
+from hf_datadiet.errors import DataDietError, DivergedError, StaleRecordError
 
 Arrays: TypeAlias = Mapping[str, NDArray[np.generic]]
 State: TypeAlias = Literal["running", "stopped", "failed"]
@@ -63,7 +63,8 @@ class Unfinished:
             failed = isinstance(error, Exception)
             # What ended the block is what the user shall hear of.
             with suppress(OSError):
-                self._write_progress(state="failed" if failed else "stopped", reason=_in_a_line(error) if failed else None)
+                more = {"diverged": True} if isinstance(error, DivergedError) else {}
+                self._write_progress(state="failed" if failed else "stopped", reason=_in_a_line(error) if failed else None, **more)
             raise
         self.clear()
 
@@ -99,6 +100,14 @@ class Unfinished:
         return self.path / f"weights-e{epoch}.safetensors"
 
     # How far it is
+
+    def has_diverged(self) -> bool:
+        """Whether its last life has diverged, so that nobody need wait for it."""
+        try:
+            told = json.loads((self.path / "progress.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(told, dict) and told.get("state") == "failed" and told.get("diverged") is True
 
     def progress(self, epoch: int, seconds: float) -> None:
         """`epoch` epochs are finished, `seconds` spent in all lives of the training."""

@@ -376,6 +376,18 @@ def test_under_a_launcher_one_process_says_it(
     assert ended_after == [ending.PRECEDENCE] * 2
 
 
+def test_a_process_that_waits_for_one_that_is_no_more(here: Path, call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+    def waiting(*given: Any, **named: Any) -> None:
+        raise RuntimeError("[/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:12201. GLHF!")
+
+    monkeypatch.setattr(ending, "PRECEDENCE", 0.0)
+    monkeypatch.setattr(cli, "load_recipe", waiting)
+    monkeypatch.setattr("signal.signal", lambda number, handler: None)
+    (here / "mine.yaml").write_text("source: {sample: digits}")
+    said = call("score", "mine.yaml")
+    assert said == Said(1, "", "hf-datadiet: another process of this launch has ended; the same command goes on from what is finished\n")
+
+
 def test_a_mistake_that_one_process_makes_alone_is_said(here: Path, call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
     alone = call("score", "none.yaml")
     monkeypatch.setattr(ending, "PRECEDENCE", 0.0)

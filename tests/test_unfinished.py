@@ -104,7 +104,8 @@ def test_how_it_ended(unit: Unfinished, end: BaseException, state: str, reason: 
 
     with pytest.raises(type(end)):
         work()
-    assert said(unit) == {"state": state, "epoch": 2, "epochs": 6, "seconds": 3.5, "reason": reason}
+    more = {"diverged": True} if isinstance(end, DivergedError) else {}
+    assert said(unit) == {"state": state, "epoch": 2, "epochs": 6, "seconds": 3.5, "reason": reason, **more}
     assert unit.load(ABOUT) is not None
 
 
@@ -159,3 +160,20 @@ def test_another_process_may_have_finished_it(unit: Unfinished, monkeypatch: pyt
         unit.keep(ARRAYS, {}, ABOUT)
         unit.keep_weights(1, ARRAYS, ABOUT)
     assert not unit.path.exists()
+
+
+def test_nobody_waits_for_what_has_diverged(tmp_path: Path) -> None:
+    def life(error: Exception) -> bool:
+        def work() -> None:
+            with Unfinished(tmp_path / "unit").at_work(3):
+                assert not Unfinished(tmp_path / "unit").has_diverged(), "it is at work"
+                raise error
+
+        with pytest.raises(type(error)):
+            work()
+        return Unfinished(tmp_path / "unit").has_diverged()
+
+    assert not Unfinished(tmp_path / "unit").has_diverged()
+    assert life(DivergedError("the training diverged")) and not life(RuntimeError("something else"))
+    (tmp_path / "unit" / "progress.json").write_text("{")
+    assert not Unfinished(tmp_path / "unit").has_diverged()

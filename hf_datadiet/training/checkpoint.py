@@ -101,7 +101,11 @@ class Learner:
             self.model.load_state_dict(state["model"])
             for name, buffer in state["buffers"].items():
                 module, _, own = name.rpartition(".")
-                setattr(self.model.get_submodule(module), own, buffer)
+                there = getattr(self.model.get_submodule(module), own)
+                if isinstance(there, torch.Tensor) and there.shape == buffer.shape and there.dtype == buffer.dtype:
+                    there.copy_(buffer)
+                else:
+                    setattr(self.model.get_submodule(module), own, buffer)
             self._put_back_optimizer(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
             at = Position(**state["position"])

@@ -18,7 +18,7 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from hf_datadiet.errors import RecipeError
-from hf_datadiet.training.processes import SIZES, asked_for, check_room
+from hf_datadiet.training.processes import asked_for, check_room
 
 MISTAKE = 2
 """Exit code of a process that has named a fault of the user's."""
@@ -37,7 +37,8 @@ def to_start(n: int | None) -> bool:
 
     `RecipeError` if another launcher has started another number, or if the GPUs do not suffice.
     """
-    started = asked_for() if any(size in os.environ for size in SIZES) else None
+    # SLURM tells a lone task that it is one of one.
+    started = asked_for() if asked_for() > 1 or "WORLD_SIZE" in os.environ else None
     if n is not None and started not in (None, n):
         raise RecipeError(f"--num-processes {n}, but the launcher that started this process has started {started}; leave it out")
     if n is None or n == 1 or started is not None:

@@ -19,19 +19,30 @@ from hf_datadiet.training.packing import Tree, pack, unpack
 from hf_datadiet.training.session import Session
 from hf_datadiet.training.stopping import stop_if_requested
 from hf_datadiet.training.together import together
-from hf_datadiet.unfinished import Unfinished, UnusableError
+from hf_datadiet.unfinished import Arrays, Unfinished, UnusableError
 
 T = TypeVar("T")
 
 
 class Life:
-    """One of them. `kept`: what the one before kept, None at the beginning. Sharded models are not kept: there will be no next one."""
+    """One of them. `kept`, `weights`: what the one before kept, None at the beginning.
 
-    def __init__(self, unit: Unfinished, about: Mapping[str, Any], plan: Plan, kept: Tree | None = None) -> None:
+    Sharded models are not kept: there will be no next one.
+    """
+
+    def __init__(
+        self, unit: Unfinished, about: Mapping[str, Any], plan: Plan, kept: Tree | None = None, weights: Mapping[int, Arrays] | None = None
+    ) -> None:
         self.unit, self.about, self._keeps, self._alone = unit, about, not plan.sharded, plan.world == 1
         self.training: Tree | None = None if kept is None else kept["training"]
         self.own: Tree | None = None if kept is None else kept["own"]
+        self.weights = dict(weights or {})
         self._start = time.perf_counter() - (0.0 if kept is None else kept["seconds"])
+
+    @property
+    def epochs(self) -> int:
+        """Finished by the lives before."""
+        return 0 if self.training is None else len(self.training["position"]["curve"])
 
     @property
     def seconds(self) -> float:
@@ -41,9 +52,8 @@ class Life:
     def resumed(self, on_resume: Callable[[int, int], None]) -> None:
         """Tell how many epochs and steps the lives before have done, if there were any."""
         if self.training is not None:
-            position = self.training["position"]
-            self.epoch_done(len(position["curve"]))
-            on_resume(len(position["curve"]), position["done"])
+            self.epoch_done(self.epochs)
+            on_resume(self.epochs, self.training["position"]["done"])
 
     def keep(self, training: Tree, own: Tree = None, *, observed: bool = False) -> None:
         """Keep the state of the loop, and what its caller adds, for the next life.
@@ -87,7 +97,10 @@ def _found(unit: Unfinished, about: Mapping[str, Any], session: Session, plan: P
         if kept is None:
             return None
         with putting_back():
-            return Life(unit, about, plan, unpack(*kept, session.device))
+            tree = unpack(*kept, session.device)
+            # All that can be missing is read here, where processes that train together still agree on going on.
+            weights = {epoch: unit.load_weights(epoch, about) for epoch in (tree["own"] or {}).get("weights", ())}
+            return Life(unit, about, plan, tree, weights)
     except UnusableError as error:
         _starts_over(unit, error)
         return None

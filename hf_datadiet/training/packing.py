@@ -38,6 +38,8 @@ def unpack(arrays: Mapping[str, NDArray[np.generic]], plain: Any, device: torch.
         return {unpack(arrays, key, device): unpack(arrays, item, device) for key, item in value}
     if kind == "tuple":
         return tuple(unpack(arrays, value, device))
+    if kind == "number":
+        return arrays[value][()]
     return np.array(arrays[value]) if kind == "array" else _tensor(arrays[value["name"]], value, device)
 
 
@@ -49,9 +51,9 @@ def _pack(tree: Tree, at: str, arrays: dict[str, NDArray[np.generic]]) -> Any:
         # Of a tensor with gaps or overlaps, those of a copy.
         strides = list(torch.empty_like(tree, device="meta").stride())
         return {"tensor": {"name": name, "half": kept.dtype == HALF, "on_device": tree.device.type != "cpu", "strides": strides}}
-    if isinstance(tree, np.ndarray):
-        arrays[name] = tree.copy()
-        return {"array": name}
+    if isinstance(tree, np.ndarray | np.generic):
+        arrays[name] = np.array(tree)
+        return {"array" if isinstance(tree, np.ndarray) else "number": name}
     if isinstance(tree, Mapping):
         return {"dict": [[_pack(key, at, arrays), _pack(value, f"{at}/{key}", arrays)] for key, value in tree.items()]}
     if isinstance(tree, tuple | list):

@@ -144,7 +144,9 @@ class _SeedRun:
     def _put_back(self, own: Tree) -> None:
         with putting_back():
             self.states, self.p_label = own["accumulators"], own["p_label"]
-            self.observations = [Observation(**seen) for seen in own["observations"]]
+            # A second signal may have come between a pass and what belongs to it: then the pass is made again.
+            behind = [epoch for epoch in self.session.recipe.moments if epoch <= self.life.epochs]
+            self.observations = [Observation(**seen) for seen in own["observations"][: len(behind)]]
             self.plan = replace(self.plan, observe_batch_size=own["observe_batch_size"])
             self.observe_seconds = own["observe_seconds"]
-            self.weights = {epoch: self.life.unit.load_weights(epoch, self.life.about) for epoch in own["weights"]}
+            self.weights = self.life.weights

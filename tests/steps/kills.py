@@ -50,8 +50,10 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def kill_last(process: subprocess.Popen[str]) -> None:
-    """The last of the processes that it started: one rank of several."""
-    psutil.Process(process.pid).children()[-1].kill()
+    """The last of the processes that it started, once it has: one rank of several."""
+    while not (children := psutil.Process(process.pid).children()):
+        time.sleep(0.1)
+    children[-1].kill()
 
 
 def killed(

@@ -22,6 +22,7 @@ from hf_datadiet.training.feed import Feed
 from hf_datadiet.training.retrain import retrain
 from hf_datadiet.training.seeds import score_seed
 from hf_datadiet.training.session import Session, open_session
+from hf_datadiet.training.stopping import Stopped
 from hf_datadiet.unfinished import Unfinished
 from tests.training.test_seeds import same_bits
 from tests.training.toy import PLAN, ask_to_stop, new_unit, small_session, stopped
@@ -359,3 +360,21 @@ def test_an_arm_of_other_rows_starts_over(session: Session, feeds: tuple[Feed, F
         retrain(session, *feeds, PLAN, **asked | other, unit=found)
         shutil.move(unit.path / "kept", unit.path / "checkpoint.safetensors")
         assert notes[-1].endswith(f"checkpoint.safetensors belongs to a training with another {named}; this training starts over")
+
+
+def test_a_second_signal_right_behind_a_pass(session: Session, feeds: tuple[Feed, Feed], whole: RunResult, unit: Unfinished) -> None:
+    """It takes effect at once, when the pass is noted and the checkpoint does not know of it."""
+    mortal = Unfinished(unit.path, unit.note)
+    progress = mortal.progress
+
+    def interrupted(epoch: int, seconds: float) -> None:
+        progress(epoch, seconds)
+        if epoch == 2:
+            raise Stopped
+
+    mortal.progress = interrupted
+    with pytest.raises(Stopped):
+        score_seed(session, feeds[0], PLAN, 1, mortal)
+    assert (unit.path / "checkpoint.safetensors").exists()
+    same(score_seed(session, feeds[0], PLAN, 1, unit), whole)
+    assert notes == []
