@@ -49,11 +49,13 @@ def kill(process: subprocess.Popen[str]) -> None:
     os.killpg(process.pid, signal.SIGKILL)
 
 
-def kill_last(process: subprocess.Popen[str]) -> None:
-    """The last of the processes that it started, once it has: one rank of several."""
-    while not (children := psutil.Process(process.pid).children()):
+def kill_one_of_two(process: subprocess.Popen[str]) -> None:
+    """Rank 1 of those that a launcher has started, once it has."""
+    ranks: list[psutil.Process] = []
+    while not ranks:
         time.sleep(0.1)
-    children[-1].kill()
+        ranks = [child for child in psutil.Process(process.pid).children() if child.environ().get("RANK") == "1"]
+    ranks[0].kill()
 
 
 def killed(
@@ -63,13 +65,13 @@ def killed(
     times: int,
     rng: np.random.Generator,
     position: Callable[[], object],
-    command: Sequence[str] = COMMAND,
+    behind: Sequence[str] = (),
     end: Callable[[subprocess.Popen[str]], None] = kill,
     code: int = -signal.SIGKILL,
 ) -> int:
-    """Start `command` with `words` and kill it, `times` times; in how many of them it had come further than it was (`position`).
+    """Start the command with `words` and kill it, `times` times; in how many of them it had come further than it was (`position`).
 
-    Every third time it dies between write and rename. Else it is ended (`end`) after a random number of finished epochs, from 0,
+    Every third time it dies between write and rename. Else, with what stands `behind` the words, it is ended (`end`) after a random number of finished epochs, from 0,
     and a random part of a second, so that it may die anywhere: at the start, in an epoch, while it saves or observes. `code`: that of
     the command when it has been ended so.
     """
@@ -81,7 +83,7 @@ def killed(
             _, said = process.communicate(timeout=300)
             expected = -signal.SIGKILL
         else:
-            process, epochs, lines = start([*command, *words], cwd), rng.integers(0, 4), []
+            process, epochs, lines = start([*COMMAND, *words, *behind], cwd), rng.integers(0, 4), []
             assert process.stderr is not None
             while len([line for line in lines if " epoch " in line and "loss" in line]) < epochs:
                 line = process.stderr.readline()

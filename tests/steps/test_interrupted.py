@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 
 from hf_datadiet.store import RunFolder
-from tests.steps.kills import COMMAND, kill_last, killed, start
+from tests.steps.kills import COMMAND, kill_one_of_two, killed, start
 from tests.steps.test_score import columns
 from tests.training.test_seeds import same_bits
 
@@ -121,13 +122,14 @@ def test_scoring_killed_at_twenty_random_moments(tmp_path: Path, whole: Path) ->
 @pytest.mark.slow
 def test_one_of_two_processes_killed(tmp_path: Path) -> None:
     """The other one is stopped, and keeps what it has; the same command goes on with both. Long enough for that: it takes seconds."""
-    training = {**RECIPE["task"]["training"], "epochs": 600}
+    training = {**RECIPE["task"]["training"], "epochs": 400}
     asked = recipe(tmp_path, task={**RECIPE["task"], "training": training}, score={"seeds": 2, "observe_at": [0]})
     finished(["score", str(asked), "--out", "whole"], tmp_path)
-    words, run = ["score", str(asked), "--out", "run", "--num-processes", "2"], tmp_path / "run"
-    further = killed(words, tmp_path, times=5, rng=np.random.default_rng(2), position=lambda: position(run), end=kill_last, code=1)
+    words, two, run = ["score", str(asked), "--out", "run"], ["--num-processes", "2"], tmp_path / "run"
+    rng, at = np.random.default_rng(2), partial(position, run)
+    further = killed(words, tmp_path, times=5, rng=rng, position=at, behind=two, end=kill_one_of_two, code=1)
     assert further >= 2, f"{further} of 5 kills hit a training that had got further"
-    finished(words, tmp_path)
+    finished([*words, *two], tmp_path)
     assert not (run / "unfinished").exists() or not [path for path in (run / "unfinished").rglob("[!.]*") if path.is_file()]
     same_run(run, tmp_path / "whole")
 
