@@ -71,9 +71,9 @@ def killed(
 ) -> int:
     """Start the command with `words` and kill it, `times` times; in how many of them it had come further than it was (`position`).
 
-    Every third time it dies between write and rename. Else, with what stands `behind` the words, it is ended (`end`) after a random number of finished epochs, from 0,
-    and a random part of a second, so that it may die anywhere: at the start, in an epoch, while it saves or observes. `code`: that of
-    the command when it has been ended so.
+    Every third time it dies between write and rename. Else, with what stands `behind` the words, it is ended (`end`) after a random
+    number of finished epochs, from 0, and a random part of a second, so that it may die anywhere: at the start, in an epoch, while it
+    saves or observes. `code`: that of the command when it has been ended so.
     """
     further = 0
     for life in range(times):
