@@ -1,0 +1,101 @@
+"""Parameters that a model uses without a layer of their own: class tokens, positions, layer scales, tables of relative positions.
+
+Such a parameter goes through the model as a `Raw` tensor for as long as nothing but parameters and constants is made of it (reshaped,
+indexed, cast). Where it then meets the examples in an operation that broadcasts it over them, each example is given a copy of its own. The
+gradients at the copies are the examples' own gradients there, and autograd pulls them back to the parameter.
+
+Only operations in `BROADCASTING` are followed; in any other the parameter is a constant, and the comparison with autograd finds that
+something is missing (`routes.py`).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from hf_datadiet.gradients.factors import Whole
+
+BROADCASTING = frozenset(
+    f"{prefix}{name}" for name in ("add", "sub", "mul", "div", "truediv", "matmul") for prefix in ("", "i", "r")
+) | {"addcmul", "where", "cat", "concat", "concatenate", "maximum", "minimum", "scaled_dot_product_attention"}
+"""Functions and methods, without underscores, that treat the first dimension of their arguments example by example."""
+
+EXPANDING = frozenset({"expand", "expand_as", "repeat", "broadcast_to"})
+
+
+@dataclass
+class Meetings:
+    """Where raw parameters met the examples of one batch of B: (what was made of the parameter, the examples' own copies)."""
+
+    b: int
+    found: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+
+    def copies(self, raw: torch.Tensor, ndim: int, n: int) -> torch.Tensor:
+        """`raw` [...] or [1, ...] with leading dimensions up to `ndim`, n times along the first, as a leaf."""
+        plain = raw.as_subclass(torch.Tensor)
+        wide = plain.reshape((1,) * (ndim - plain.ndim) + tuple(plain.shape))
+        leaf = wide.detach().expand(n, *wide.shape[1:]).clone().requires_grad_()
+        self.found.append((plain, leaf))
+        return leaf
+
+    def gradients(self, parameters: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, Whole]]:
+        """(name, gradients [B, *parameter]) for every meeting."""
+        for made, leaf in self.found:
+            if leaf.grad is None:
+                continue
+            # Several rows of an example (windows of an image) add up.
+            seeds = leaf.grad.float().reshape(self.b, -1, *made.shape).sum(1).to(made.dtype)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="There is a performance drop")
+                pulled = torch.autograd.grad(made, list(parameters.values()), seeds, True, allow_unused=True, is_grads_batched=True)
+            yield from ((name, Whole(values)) for name, values in zip(parameters, pulled, strict=True) if values is not None)
+
+
+class Raw(torch.Tensor):
+    """A parameter, or what was made of parameters and constants alone."""
+
+    meetings: Meetings
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        call = (args, dict(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves(call) if isinstance(leaf, torch.Tensor)]
+        raws = [tensor for tensor in tensors if isinstance(tensor, Raw)]
+        others = [tensor for tensor in tensors if not isinstance(tensor, Raw) and tensor.ndim > 0]
+        meetings, name = raws[0].meetings, func.__name__.strip("_")
+        with torch._C.DisableTorchFunctionSubclass():
+            size = _examples(raws, others, meetings.b) if name in BROADCASTING else None
+            if size is not None:
+                own = {id(r): meetings.copies(r, *size) for r in raws}
+            elif any(tensor.requires_grad for tensor in others):
+                own = {id(r): r.detach().as_subclass(torch.Tensor) for r in raws}
+            else:
+                own = {}
+            if own:
+                args, kwargs = tree_map_only(Raw, lambda r: own[id(r)], call)
+                return func(*args, **kwargs)
+            made = func(*call[0], **call[1])
+            if name in EXPANDING and (made.ndim > raws[0].ndim or raws[0].shape[0] == 1) and made.shape[0] % meetings.b == 0:
+                return meetings.copies(raws[0], made.ndim, made.shape[0]).expand(made.shape)
+        return tree_map_only(torch.Tensor, lambda values: raw(values, meetings) if values.is_floating_point() else values, made)
+
+
+def raw(values: torch.Tensor, meetings: Meetings) -> Raw:
+    """A tensor that reports to `meetings`."""
+    found = values.as_subclass(Raw)
+    found.meetings = meetings
+    return found
+
+
+def _examples(raws: Sequence[torch.Tensor], others: Sequence[torch.Tensor], b: int) -> tuple[int, int] | None:
+    """(dimensions, rows) of what the raw tensors meet, if that holds the rows of B examples and has room for copies."""
+    if not others:
+        return None
+    ndim, n = max((tensor.ndim, tensor.shape[0]) for tensor in others)
+    room = all(r.ndim < ndim or (r.ndim == ndim and r.shape[0] == 1) for r in raws)
+    return (ndim, n) if room and n % b == 0 else None
