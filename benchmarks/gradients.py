@@ -30,6 +30,7 @@ from transformers import BertConfig, BertForSequenceClassification, GPT2Config, 
 
 from hf_datadiet.gradients import GradientNorms
 from hf_datadiet.gradients.forward import Inputs, each, logits_of
+from hf_datadiet.training.heap import keep_memory
 
 CLASSES = 10
 METHODS = ("hf_datadiet", "one at a time", "torch.func vmap", "BackPACK", "Opacus hooks", "Opacus ghost")
@@ -48,34 +49,45 @@ class Row:
 
 
 def pixels(size: int) -> Callable[[int], torch.Tensor]:
+    """Random images of one size."""
     return lambda b: torch.randn(b, 3, size, size)
 
 
 def tokens(n: int) -> Callable[[int], dict[str, torch.Tensor]]:
+    """Random texts of n tokens."""
     return lambda b: {"input_ids": torch.randint(5, 1000, (b, n)), "attention_mask": torch.ones(b, n, dtype=torch.int64)}
 
 
 def resnet18() -> nn.Module:
+    """ResNet-18 as for CIFAR: a 3x3 stem, no pooling behind it."""
     model = timm.create_model("resnet18", num_classes=CLASSES)
     model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
     return model
 
 
 def bert(width: int, layers: int, heads: int) -> Callable[[], nn.Module]:
+    """BERT of some width and depth."""
     return lambda: BertForSequenceClassification(
         BertConfig(
-            vocab_size=8000, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * width, num_labels=CLASSES
+            vocab_size=8000,
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            intermediate_size=4 * width,
+            num_labels=CLASSES,
         )
     )
 
 
 def gpt2() -> nn.Module:
+    """A small GPT-2."""
     return GPT2ForSequenceClassification(
         GPT2Config(vocab_size=8000, n_embd=256, n_layer=4, n_head=4, num_labels=CLASSES, pad_token_id=0, n_positions=256)
     )
 
 
 def timm_model(name: str, **keys: Any) -> Callable[[], nn.Module]:
+    """A model of timm's."""
     return lambda: timm.create_model(name, num_classes=CLASSES, **keys)
 
 
@@ -94,10 +106,13 @@ ROWS = (
 
 
 def loss_of(model: nn.Module, inputs: Inputs, targets: torch.Tensor) -> torch.Tensor:
+    """The mean loss of a batch."""
     return nn.functional.cross_entropy(logits_of(model, inputs).float(), targets)
 
 
 def step(model: nn.Module, inputs: Inputs, targets: torch.Tensor) -> Method:
+    """Forward, backward, aggregated gradients."""
+
     def method() -> None:
         model.zero_grad()
         loss_of(model, inputs, targets).backward()
@@ -106,11 +121,13 @@ def step(model: nn.Module, inputs: Inputs, targets: torch.Tensor) -> Method:
 
 
 def ours(model: nn.Module, inputs: Inputs, targets: torch.Tensor) -> Method:
+    """The engine of this project."""
     norms_of = GradientNorms(model)
     return lambda: norms_of(inputs, targets).norms
 
 
 def one_at_a_time(model: nn.Module, inputs: Inputs, targets: torch.Tensor) -> Method:
+    """Plain autograd, one example after the other."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def method() -> torch.Tensor:
@@ -125,6 +142,7 @@ def one_at_a_time(model: nn.Module, inputs: Inputs, targets: torch.Tensor) -> Me
 
 
 def by_vmap(model: nn.Module, inputs: Inputs, targets: torch.Tensor) -> Method:
+    """torch.func, 16 examples at once."""
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
     buffers = dict(model.named_buffers())
 
@@ -141,6 +159,7 @@ def by_vmap(model: nn.Module, inputs: Inputs, targets: torch.Tensor) -> Method:
 
 
 def backpack(model: nn.Module, inputs: Inputs, targets: torch.Tensor) -> Method:
+    """BackPACK's squared norms, no gradient kept."""
     from backpack import backpack as extensions
     from backpack import extend
     from backpack.extensions import BatchL2Grad
@@ -159,6 +178,8 @@ def backpack(model: nn.Module, inputs: Inputs, targets: torch.Tensor) -> Method:
 
 
 def opacus(ghost: bool) -> Callable[[nn.Module, Inputs, torch.Tensor], Method]:
+    """Opacus: per-example gradients by hooks, or ghost norms."""
+
     def made(model: nn.Module, inputs: Inputs, targets: torch.Tensor) -> Method:
         from opacus.grad_sample import GradSampleModule
         from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import GradSampleModuleFastGradientClipping as Ghost
@@ -179,6 +200,7 @@ def opacus(ghost: bool) -> Callable[[nn.Module, Inputs, torch.Tensor], Method]:
 
 
 def methods() -> Iterator[tuple[str, Callable[[nn.Module, Inputs, torch.Tensor], Method]]]:
+    """All methods by name."""
     yield from zip(METHODS, (ours, one_at_a_time, by_vmap, backpack, opacus(False), opacus(True)), strict=True)
 
 
@@ -201,6 +223,7 @@ def peak(method: Method, device: torch.device) -> int:
 
 
 def seconds(method: Method, device: torch.device) -> float:
+    """One call, the device waited for."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -211,6 +234,7 @@ def seconds(method: Method, device: torch.device) -> float:
 
 
 def measured(row: Row, args: argparse.Namespace) -> dict[str, Any]:
+    """All methods on one row."""
     device = torch.device(args.device)
     torch.manual_seed(0)
     model = row.model().to(device).eval()
@@ -257,8 +281,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
+    keep_memory()
     rows = [row for row in ROWS if args.only.lower() in row.name.lower() and (args.device != "cpu" or not row.large)]
-    print(f"{platform.machine()}, {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, batch {args.batch}, {args.precision}\n")
+    print(f"{platform.machine()}, {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__},", end=" ")
+    print(f"batch {args.batch}, {args.precision}\n")
     print("time (and peak memory) as a multiple of forward + backward of the same batch\n")
     print("| model | step, ms | " + " | ".join(METHODS) + " |\n|---|---:|" + "---:|" * len(METHODS))
     results = []
@@ -266,9 +292,7 @@ def main() -> None:
         with torch.autocast(args.device, torch.bfloat16, enabled=args.precision == "bf16"):
             result = measured(row, args)
         results.append(result)
-        cells = [
-            f"{result['time'][name]:.2f} ({result['memory'][name]:.2f})" if name in result["time"] else "refused" for name in METHODS
-        ]
+        cells = [f"{result['time'][name]:.2f} ({result['memory'][name]:.2f})" if name in result["time"] else "refused" for name in METHODS]
         print(f"| {row.name} | {result['step_seconds'] * 1000:.0f} | " + " | ".join(cells) + " |", flush=True)
     print()
     for result in results:

@@ -70,7 +70,8 @@ class Plan:
     """What must be equal for results to be bit-identical; decided once per run by measuring, then reused.
 
     `gradient_routes`: {parameter: how the norm of its gradient is computed}, empty where no score needs one; `gradient_rest`: how those
-    that fall back are (`gradients/routes.py`). `parallel`: processes train whole seeds (any number of them may go on), or `world` of them train each model together.
+    that fall back are (`gradients/routes.py`).
+    `parallel`: processes train whole seeds (any number of them may go on), or `world` of them train each model together.
     `sharded`: each of these holds a part of every weight (FSDP). `batch_norm`: what BatchNorm's statistics then are, in words; None
     for a model without it, and for one process.
     """
@@ -79,8 +80,8 @@ class Plan:
     threads: int
     precision: Literal["float32", "bf16"]
     observe_batch_size: int
-    gradient_routes: Mapping[str, str]
-    gradient_rest: Literal["vmap", "loop"]
+    gradient_routes: Mapping[str, str] = field(default_factory=dict)
+    gradient_rest: Literal["vmap", "loop"] = "loop"
     parallel: Literal["seeds", "data"] = "seeds"
     world: int = 1
     sharded: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -20,15 +20,37 @@ def one_at_a_time(
     """({name: squared norms float32 [B]}, logits [B, C]): a forward and a backward pass for each example by itself."""
     squares: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
     logits = []
-    with torch.enable_grad():
-        for i in range(len(targets)):
-            output = logits_of(model, each(lambda values, i=i: values[i : i + 1], inputs))
-            loss = losses_of(output.float(), targets[i : i + 1]).sum()
-            found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
-            logits.append(output.detach().float())
-            for name, gradient in zip(wanted, found, strict=True):
-                squares[name].append(loss.new_zeros(()) if gradient is None else gradient.float().square().sum())
+    for i in range(len(targets)):
+
+        def forward(i: int = i) -> torch.Tensor:
+            logits.append(logits_of(model, each(lambda values: values[i : i + 1], inputs)).float())
+            return losses_of(logits[-1], targets[i : i + 1]).sum()
+
+        with torch.enable_grad():
+            found = _gradients(model, list(wanted.values()), forward)
+        logits[i:] = [logits[-1].detach()]
+        for name, gradient in zip(wanted, found, strict=True):
+            squares[name].append(logits[-1].new_zeros(()) if gradient is None else gradient.float().square().sum())
     return {name: torch.stack(values).detach() for name, values in squares.items()}, torch.cat(logits)
+
+
+def _gradients(model: nn.Module, wanted: Sequence[nn.Parameter], forward: Callable[[], torch.Tensor]) -> Sequence[torch.Tensor | None]:
+    """The gradient of a loss for each parameter; None where it is not used. What the parameters hold as `grad` stays."""
+    try:
+        return torch.autograd.grad(forward(), wanted, allow_unused=True)
+    except RuntimeError as error:
+        if "checkpoint" not in str(error):
+            raise
+    # Reentrant activation checkpointing knows no way but this one.
+    kept = [(parameter, parameter.grad) for parameter in model.parameters()]
+    try:
+        for parameter, _ in kept:
+            parameter.grad = None
+        forward().backward()
+        return [parameter.grad for parameter in wanted]
+    finally:
+        for parameter, before in kept:
+            parameter.grad = before
 
 
 def batched(

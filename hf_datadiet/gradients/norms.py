@@ -133,7 +133,11 @@ class GradientNorms:
         if len(rows):
             exact, _ = one_at_a_time(self.model, self.wanted, each(lambda values: values[rows], inputs), targets[rows], self._losses_of)
             for name, values in exact.items():
-                squares[name] = squares[name].index_copy(0, rows, values) if name in squares else values.new_zeros(len(targets)).index_copy(0, rows, values)
+                squares[name] = (
+                    squares[name].index_copy(0, rows, values)
+                    if name in squares
+                    else values.new_zeros(len(targets)).index_copy(0, rows, values)
+                )
 
 
 def _wanted(model: nn.Module, parameters: Iterable[str] | None) -> dict[str, nn.Parameter]:

@@ -20,9 +20,16 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from hf_datadiet.gradients.factors import Whole
 
-BROADCASTING = frozenset(
-    f"{prefix}{name}" for name in ("add", "sub", "mul", "div", "truediv", "matmul") for prefix in ("", "i", "r")
-) | {"addcmul", "where", "cat", "concat", "concatenate", "maximum", "minimum", "scaled_dot_product_attention"}
+BROADCASTING = frozenset(f"{prefix}{name}" for name in ("add", "sub", "mul", "div", "truediv", "matmul") for prefix in ("", "i", "r")) | {
+    "addcmul",
+    "where",
+    "cat",
+    "concat",
+    "concatenate",
+    "maximum",
+    "minimum",
+    "scaled_dot_product_attention",
+}
 """Functions and methods, without underscores, that treat the first dimension of their arguments example by example."""
 
 EXPANDING = frozenset({"expand", "expand_as", "repeat", "broadcast_to"})
@@ -63,7 +70,7 @@ class Raw(torch.Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
-        call = (args, dict(kwargs or {}))
+        call: Any = (args, dict(kwargs or {}))
         tensors = [leaf for leaf in tree_leaves(call) if isinstance(leaf, torch.Tensor)]
         raws = [tensor for tensor in tensors if isinstance(tensor, Raw)]
         others = [tensor for tensor in tensors if not isinstance(tensor, Raw) and tensor.ndim > 0]

@@ -43,6 +43,8 @@ FEW = 4
 LARGEST_COPIED = 2**18
 """Elements of a parameter up to which each example is given a copy: 1 MiB an example."""
 
+NO_GRADIENTS = "examples have no gradients of their own; look for a normalisation over the batch, or for padding without a mask"
+
 FALLBACK, SEVERAL, LOCAL, WIDENED = "fallback: ", "several: ", "local", "widened"
 
 RULES: Mapping[str, Rule] = linear.RULES | embedding.RULES | convolution.RULES
@@ -111,35 +113,38 @@ def found_routes(
 
     Measured, or by counting multiplications. ValueError if examples influence one another.
     """
-    search = _Search(model, wanted, each(lambda values: values[:FEW], inputs), targets[:FEW], losses_of)
-    routes = search.found()
-    return fastest(model, wanted, inputs, targets, losses_of, routes, measure)
+    with torch.autocast(targets.device.type, enabled=False):
+        search = _Search(model, wanted, each(lambda values: values[:FEW], inputs), targets[:FEW], losses_of)
+        routes = search.found()
+    routes = fastest(model, wanted, inputs, targets, losses_of, routes, measure)
+    with torch.autocast(targets.device.type, enabled=False):
+        return routes.with_reasons(search.faults(routes)[0])
 
 
 def compared(
     model: nn.Module, wanted: Mapping[str, nn.Parameter], inputs: Inputs, targets: torch.Tensor, losses_of: Losses, routes: Routes
 ) -> dict[str, str]:
     """{parameter: why its route does not hold} after comparing routes with autograd on the first few examples; empty if all hold."""
-    search = _Search(model, wanted, each(lambda values: values[:FEW], inputs), targets[:FEW], losses_of)
-    return search.faults(routes)[0]
+    with torch.autocast(targets.device.type, enabled=False):
+        search = _Search(model, wanted, each(lambda values: values[:FEW], inputs), targets[:FEW], losses_of)
+        return search.faults(routes)[0]
 
 
 class _Search:
-    """A few examples, and what autograd says of them one by one, in full precision."""
+    """A few examples, and what autograd says of them one by one; to be asked in full precision."""
 
     def __init__(
         self, model: nn.Module, wanted: Mapping[str, nn.Parameter], inputs: Inputs, targets: torch.Tensor, losses_of: Losses
     ) -> None:
         self.model, self.wanted, self.inputs, self.targets, self.losses_of = model, wanted, inputs, targets, losses_of
-        with torch.autocast(targets.device.type, enabled=False):
+        with torch.no_grad():
+            together = logits_of(model, inputs).float()
+        try:
             self.truth, self.logits = one_at_a_time(model, wanted, inputs, targets, losses_of)
-            with torch.no_grad():
-                together = logits_of(model, inputs).float()
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"the model takes {len(targets)} examples and not one alone ({error}), so {NO_GRADIENTS}") from error
         if not self._same_logits(together):
-            raise ValueError(
-                "the model says something else of an example beside others than alone, so examples have no gradients of their own; "
-                "look for a normalisation over the batch, or for padding without a mask"
-            )
+            raise ValueError(f"the model says something else of an example beside others than alone, so {NO_GRADIENTS}")
         precision = min((torch.finfo(parameter.dtype).bits for parameter in wanted.values()), default=32)
         self.tolerance = TOLERANCE if precision >= 32 else 8 * max(torch.finfo(parameter.dtype).eps for parameter in wanted.values())
 
@@ -180,10 +185,9 @@ class _Search:
     def _swept(self, sweep: Sweep, routes: Routes, widened: Sequence[str]) -> torch.Tensor:
         """Logits of a pass in which the sweep collects."""
         copied = {name: self.wanted[name] for name in widened}
-        with torch.autocast(self.targets.device.type, enabled=False):
-            layers = routes.layers(self.model, self.wanted)
-            _, logits = sweep_batch(self.model, self.inputs, self.targets, self.losses_of, sweep, layers, copied)
-            sweep.finish()
+        layers = routes.layers(self.model, self.wanted)
+        _, logits = sweep_batch(self.model, self.inputs, self.targets, self.losses_of, sweep, layers, copied)
+        sweep.finish()
         return logits
 
     def _unbearable(self, routes: Routes) -> list[str]:
@@ -285,7 +289,11 @@ def fastest(
     plain = routes.sweep(len(targets))
     watch = _Stopwatch(plain.b, plain.routes, plain.several, measure=measure)
     sweep_batch(model, inputs, targets, losses_of, watch, routes.layers(model, wanted), {name: wanted[name] for name in routes.widened})
-    return replace(routes, of={**routes.of, **watch.fastest}, rest=_faster_rest(model, wanted, inputs, targets, losses_of, routes) if measure else "loop")
+    return replace(
+        routes,
+        of={**routes.of, **watch.fastest},
+        rest=_faster_rest(model, wanted, inputs, targets, losses_of, routes) if measure else "loop",
+    )
 
 
 def _faster_rest(

@@ -123,7 +123,7 @@ def sweep_batch(
     """(losses [B], logits [B, C]), detached; the sweep then holds the squared norms. `widened`: parameters that `raw.py` follows."""
     meetings = Meetings(sweep.b)
     leaves = {name: parameter.detach().requires_grad_() for name, parameter in widened.items()}
-    given = {name: raw(leaf, meetings) for name, leaf in leaves.items()}
+    given: dict[str, torch.Tensor] = {name: raw(leaf, meetings) for name, leaf in leaves.items()}
 
     def call(*args: torch.Tensor, **kwargs: torch.Tensor) -> Any:
         return functional_call(model, given, args, kwargs) if given else model(*args, **kwargs)

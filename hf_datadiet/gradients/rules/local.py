@@ -22,9 +22,10 @@ def uses(module: nn.Module, inputs: torch.Tensor, grad: torch.Tensor, b: int, ro
     own = {name: parameter.detach() for name, parameter in module.named_parameters(recurse=False)}
 
     def pulled(x: torch.Tensor, g: torch.Tensor) -> dict[str, torch.Tensor]:
-        _, pull = vjp(lambda weights: functional_call(module, weights, (x,)), own)
+        pull = vjp(lambda weights: functional_call(module, weights, (x,)), own)[1]
         return pull(g)[0]
 
+    inputs = inputs.to(next(iter(own.values())).dtype) if inputs.is_floating_point() else inputs
     folded = [part.reshape(b, -1, *part.shape[1:]) for part in (inputs, grad)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="There is a performance drop")

@@ -33,7 +33,7 @@ def no_shortcut(module: nn.Module, inputs: torch.Tensor, grad: torch.Tensor, b: 
 class Rule:
     """All functions take (module, inputs [F, ...], gradient at the output [F, ...], B), F a multiple of B, example by example.
 
-    `uses(..., route)`: {parameter: what its gradient is made of}; `routes(...)`: words for the ways that its "weight" may go, if there is a choice;
+    `uses(..., route)`: {parameter: what its gradient is made of}; `routes(...)`: words for the ways that its "weight" may go, if any;
     `size(..., route)`: bytes per example that this takes beside inputs and gradients; `shortcut(..., route)`: {parameter: squared norms}
     where a route forms no gradient at all, otherwise None.
     """

@@ -1,8 +1,8 @@
 """Scales and shifts: y = r + w x' + c, with w and c [C] along one dimension. Normalisations at rest, layer scale.
 
-x' is what the layer makes of its input without its parameters: layer, group, instance and RMS norms standardise it, batch norms in eval
-mode apply their running statistics, layer scale leaves it alone. The gradient of one example is the sum over positions of g x' for w, and
-of g for c. Whether and how a layer is of this kind is not believed from its name but found by calling it with other parameters (`kinds_of`):
+x' is what the layer makes of its input without its parameters: layer, group, instance and RMS norms standardise it, batch norms in
+eval mode apply their running statistics, layer scale leaves it alone. The gradient of one example is the sum over positions of g x' for
+w, and of g for c. Whether and how a layer is of this kind is not believed from its name but found by calling it with other parameters:
 
     fixed         x' = a x + m with the same a and m [C] for all inputs: the sums of g and of g x suffice
     norm          r = 0, so x' is what the layer gives for w = 1, c = 0
@@ -34,6 +34,8 @@ def uses(module: nn.Module, inputs: torch.Tensor, grad: torch.Tensor, b: int, ro
     """inputs and grad [F, ...] of one shape; `route` is one of `KINDS`."""
     kind, where = route.split()
     scale, shift = _parameters(module)
+    # Under autocast what comes in may be rounded, and the layer is not.
+    inputs = inputs.to(next(module.parameters(recurse=False)).dtype)
     if kind == "fixed" and isinstance(module, nn.modules.batchnorm._NormBase) and module.running_var is not None:
         return _batch_norm(module, inputs, grad, b)
     found: dict[str, Use] = {}
