@@ -84,8 +84,8 @@ class Raw(torch.Tensor):
             else:
                 own = {}
             if own:
-                args, kwargs = tree_map_only(Raw, lambda r: own[id(r)], call)
-                return func(*args, **kwargs)
+                call = tree_map_only(Raw, lambda r: own[id(r)], call)
+                return func(*call[0], **call[1])
             made = func(*call[0], **call[1])
             if name in EXPANDING and (made.ndim > raws[0].ndim or raws[0].shape[0] == 1) and made.shape[0] % meetings.b == 0:
                 return meetings.copies(raws[0], made.ndim, made.shape[0]).expand(made.shape)

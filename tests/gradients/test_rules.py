@@ -48,9 +48,8 @@ def assert_right(layer: nn.Module, inputs: torch.Tensor, b: int, routes: Sequenc
             found = squares_of(Layer(layer, rule, route, names), inputs, grad, b)
         for name, expected in truth.items():
             # Squares that cancel are as wrong as the terms that they are made of are large.
-            torch.testing.assert_close(
-                found[f"layer.{name}"].values.double(), expected, rtol=1e-4, atol=1e-4, msg=lambda m: f"{route} {name}: {m}"
-            )
+            values = found[f"layer.{name}"].values.double()
+            assert torch.allclose(values, expected, rtol=1e-4, atol=1e-4), (route, name, values, expected)
 
 
 @quick
