@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from hf_datadiet.gradients import GradientNorms
+from hf_datadiet.gradients import GradientNorms, last_layer
 from hf_datadiet.gradients.factors import Factors
 from hf_datadiet.gradients.rules import linear
 from tests.references import gradients as reference
@@ -315,7 +315,8 @@ def test_norms_of_parts(model: nn.Module) -> None:
     whole = GradientNorms(model)(inputs, targets)
     assert set(whole.by_parameter) == {name for name, _ in model.named_parameters()}
     torch.testing.assert_close(torch.stack(list(whole.by_parameter.values())).square().sum(0).sqrt(), whole.norms)
-    last = "5" if isinstance(model, nn.Sequential) else "head"
+    last = last_layer(model, inputs)
+    assert last == ("5" if isinstance(model, nn.Sequential) else "head")
     graphs: dict[str, bool] = {}
     compute = GradientNorms(model, parameters=[last])
     compute(inputs, targets)
