@@ -259,6 +259,18 @@ class Table(nn.Module):
         return x.flatten(1)
 
 
+class Windows(nn.Module):
+    """Each example is two rows, which share a scale; positions that are the same for all examples are embedded once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gamma, self.positions = nn.Parameter(torch.rand(6)), nn.Embedding(3, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = (x.reshape(-1, 6) * self.gamma).reshape(len(x), 3, 4)
+        return (x + self.positions(torch.arange(3)[None])).flatten(1)
+
+
 class Twice(nn.Module):
     """The same layer twice, once more through its bare weight."""
 
@@ -287,6 +299,7 @@ class Recomputed(nn.Module):
 MIDDLES: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
     "attention and recurrence": (Attended, {"middle.attention", "middle.recurrent"}),
     "bare parameters": (Table, set()),
+    "windows and positions": (Windows, set()),
     "a layer used twice": (Twice, set()),
     "a weight used outside of its layer": (Bare, {"middle.layer.weight"}),
     "weight norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(12, 12)), {"middle.parametrizations"}),
