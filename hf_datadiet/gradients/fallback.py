@@ -10,7 +10,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from hf_datadiet.gradients.factors import chunks
-from hf_datadiet.gradients.forward import Inputs, each, logits_of
+from hf_datadiet.gradients.forward import Inputs, each, fresh, logits_of
 from hf_datadiet.gradients.sweep import Losses
 
 
@@ -22,9 +22,10 @@ def one_at_a_time(
     logits = []
     with torch.enable_grad():
         for i in range(len(targets)):
-            output = logits_of(model, each(lambda values, i=i: values[i : i + 1], inputs))
-            loss = losses_of(output.float(), targets[i : i + 1]).sum()
-            found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
+            with fresh(model):
+                output = logits_of(model, each(lambda values, i=i: values[i : i + 1], inputs))
+                loss = losses_of(output.float(), targets[i : i + 1]).sum()
+                found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
             logits.append(output.detach().float())
             for name, gradient in zip(wanted, found, strict=True):
                 squares[name].append(loss.new_zeros(()) if gradient is None else gradient.float().square().sum())
@@ -54,5 +55,6 @@ def batched(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="There is a performance drop")
         for rows in chunks(len(targets), 4 * sum(parameter.numel() for parameter in wanted.values())):
-            parts.append(vmap(squares)(each(lambda values, rows=rows: values[rows], inputs), targets[rows]))
+            with fresh(model):
+                parts.append(vmap(squares)(each(lambda values, rows=rows: values[rows], inputs), targets[rows]))
     return {name: torch.cat([part[name] for part in parts]).detach() for name in wanted}
