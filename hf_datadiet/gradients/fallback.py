@@ -32,6 +32,25 @@ def one_at_a_time(
     return {name: torch.stack(values).detach() for name, values in squares.items()}, torch.cat(logits)
 
 
+def side_by_side(
+    model: nn.Module, wanted: Mapping[str, nn.Parameter], inputs: Inputs, targets: torch.Tensor, losses_of: Losses
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """The same from one forward pass of all examples, and a backward pass from the loss of each.
+
+    A ReLU turns to the other side at the last bit, and other batches round otherwise: only what came through one and the same forward
+    arithmetic can be compared closely.
+    """
+    squares: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
+    with torch.enable_grad(), fresh(model):
+        output = logits_of(model, inputs)
+        losses = losses_of(output.float(), targets)
+        for loss in losses:
+            found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True, retain_graph=True)
+            for name, gradient in zip(wanted, found, strict=True):
+                squares[name].append(loss.new_zeros(()) if gradient is None else gradient.float().square().sum())
+    return {name: torch.stack(values).detach() for name, values in squares.items()}, output.detach().float()
+
+
 def batched(
     model: nn.Module, wanted: Mapping[str, nn.Parameter], inputs: Inputs, targets: torch.Tensor, losses_of: Losses
 ) -> dict[str, torch.Tensor]:

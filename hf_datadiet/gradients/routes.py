@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from hf_datadiet.gradients.factors import MATRIX
-from hf_datadiet.gradients.fallback import batched, one_at_a_time
+from hf_datadiet.gradients.fallback import batched, one_at_a_time, side_by_side
 from hf_datadiet.gradients.forward import Inputs, each, logits_of
 from hf_datadiet.gradients.rules import convolution, embedding, linear, local, scale
 from hf_datadiet.gradients.rules.rule import Rule
@@ -132,10 +132,10 @@ class _Search:
     ) -> None:
         self.model, self.wanted, self.inputs, self.targets, self.losses_of = model, wanted, inputs, targets, losses_of
         with torch.autocast(targets.device.type, enabled=False):
-            self.truth, self.logits = one_at_a_time(model, wanted, inputs, targets, losses_of)
+            self.truth, self.logits = side_by_side(model, wanted, inputs, targets, losses_of)
             with torch.no_grad():
-                together = logits_of(model, inputs).float()
-        if not self._same_logits(together):
+                alone = [logits_of(model, each(lambda values, i=i: values[i : i + 1], inputs)) for i in range(len(targets))]
+        if not self._same_logits(torch.cat(alone).float()):
             raise ValueError(
                 "the model says something else of an example beside others than alone, so examples have no gradients of their own; "
                 "look for a normalisation over the batch, or for padding without a mask"
