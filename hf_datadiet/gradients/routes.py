@@ -27,6 +27,7 @@ from torch import nn
 from hf_datadiet.gradients.factors import MATRIX
 from hf_datadiet.gradients.fallback import batched, one_at_a_time, side_by_side
 from hf_datadiet.gradients.forward import Inputs, each, logits_of
+from hf_datadiet.gradients.raw import LARGEST_COPIED
 from hf_datadiet.gradients.rules import convolution, embedding, linear, local, scale
 from hf_datadiet.gradients.rules.rule import Rule
 from hf_datadiet.gradients.sweep import Layer, Losses, Sweep, squares_of, sweep_batch
@@ -39,9 +40,6 @@ NEGLIGIBLE = 1e-5
 
 FEW = 4
 """Examples on which routes are compared with autograd."""
-
-LARGEST_COPIED = 2**18
-"""Elements of a parameter up to which each example is given a copy: 1 MiB an example."""
 
 FALLBACK, SEVERAL, LOCAL, WIDENED = "fallback: ", "several: ", "local", "widened"
 
@@ -214,7 +212,8 @@ class _Search:
                     words = [WIDENED, *words]
             elif where and next(module.children(), None) is None:
                 words = [LOCAL]
-            copied = WIDENED not in words and parameter.numel() <= LARGEST_COPIED
+            # The matrix of a linear map needs no copies, however large.
+            copied = WIDENED not in words and (parameter.numel() <= LARGEST_COPIED or parameter.ndim == 2)
             found[name] = [*words, WIDENED] if copied else words
         return found
 
@@ -285,7 +284,8 @@ def fastest(
     plain = routes.sweep(len(targets))
     watch = _Stopwatch(plain.b, plain.routes, plain.several, measure=measure)
     sweep_batch(model, inputs, targets, losses_of, watch, routes.layers(model, wanted), {name: wanted[name] for name in routes.widened})
-    return replace(routes, of={**routes.of, **watch.fastest}, rest=_faster_rest(model, wanted, inputs, targets, losses_of, routes) if measure else "loop")
+    rest = _faster_rest(model, wanted, inputs, targets, losses_of, routes) if measure else "loop"
+    return replace(routes, of={**routes.of, **watch.fastest}, rest=rest)
 
 
 def _faster_rest(
