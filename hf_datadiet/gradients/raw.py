@@ -94,12 +94,13 @@ class Raw(torch.Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
-        call = (args, dict(kwargs or {}))
+        named = dict(kwargs or {})
+        call = (args, named)
         tensors = [leaf for leaf in tree_leaves(call) if isinstance(leaf, torch.Tensor)]
         raws = [tensor for tensor in tensors if isinstance(tensor, Raw)]
         others = [tensor for tensor in tensors if not isinstance(tensor, Raw) and tensor.ndim > 0]
         meetings, name = raws[0].meetings, func.__name__.strip("_")
-        if name in REWRITTEN and (output := REWRITTEN[name](meetings, *args, **(kwargs or {}))) is not None:
+        if name in REWRITTEN and (output := REWRITTEN[name](meetings, *args, **named)) is not None:
             return output
         with torch._C.DisableTorchFunctionSubclass():
             size = _examples(raws, others, meetings.b) if _followed(name, raws) else None
@@ -110,9 +111,9 @@ class Raw(torch.Tensor):
             else:
                 own = {}
             if own:
-                args, kwargs = tree_map_only(Raw, lambda r: own[id(r)], call)
-                return func(*args, **kwargs)
-            made = func(*call[0], **call[1])
+                swapped: Any = tree_map_only(Raw, lambda r: own[id(r)], call)
+                return func(*swapped[0], **swapped[1])
+            made = func(*args, **named)
             if name in EXPANDING and (made.ndim > raws[0].ndim or raws[0].shape[0] == 1) and made.shape[0] % meetings.b == 0:
                 return meetings.copies(raws[0], made.ndim, made.shape[0]).expand(made.shape)
         return tree_map_only(torch.Tensor, lambda values: raw(values, meetings) if values.is_floating_point() else values, made)
@@ -131,27 +132,34 @@ def _followed(name: str, raws: Sequence[torch.Tensor]) -> bool:
 
 def _linear(meetings: Meetings, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor | None:
     """A linear map of the examples, with parameters that no layer applies; None if it is none."""
-    if isinstance(x, Raw) or x.ndim < 2 or len(x) % meetings.b:
+    if isinstance(x, Raw) or x.ndim < 2 or not _holds_examples(x, meetings.b):
         return None
     y = meetings.linear(x, weight) if isinstance(weight, Raw) else torch.nn.functional.linear(x, weight)
     return y if bias is None else y + bias
 
 
-def _einsum(meetings: Meetings, equation: str, *operands: Any) -> torch.Tensor | None:
+def _einsum(meetings: Meetings, equation: object, *operands: Any) -> torch.Tensor | None:
     """A sum of products of the examples and one parameter, which is given their dimension; None if it is none."""
+    if not isinstance(equation, str) or len(operands) != 2 or isinstance(operands[0], Raw) == isinstance(operands[1], Raw):
+        return None
     terms, _, result = equation.replace(" ", "").partition("->")
     letters = terms.split(",")
-    if len(operands) != 2 or isinstance(operands[0], Raw) == isinstance(operands[1], Raw) or "." in equation:
-        return None
     mine = int(isinstance(operands[1], Raw))
     x, row = operands[1 - mine], letters[1 - mine][0]
-    if row not in result or row in letters[mine] or len(x) % meetings.b or operands[mine].numel() > LARGEST_COPIED:
+    if "." in equation or row not in result or row in letters[mine] or operands[mine].numel() > LARGEST_COPIED:
+        return None
+    if not _holds_examples(x, meetings.b):
         return None
     given = list(operands)
     with torch._C.DisableTorchFunctionSubclass():
         given[mine] = meetings.copies(operands[mine], operands[mine].ndim + 1, len(x))
     letters[mine] = row + letters[mine]
     return torch.einsum(f"{','.join(letters)}->{result}", *given)
+
+
+def _holds_examples(x: torch.Tensor, b: int) -> bool:
+    """Whether these are rows of the examples, and not a table of as many: before the first layer, only what has B rows is believed."""
+    return len(x) % b == 0 and (x.requires_grad or len(x) == b)
 
 
 REWRITTEN: Mapping[str, Callable[..., torch.Tensor | None]] = {"linear": _linear, "einsum": _einsum}
