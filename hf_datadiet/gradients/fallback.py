@@ -10,7 +10,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from hf_datadiet.gradients.factors import chunks
-from hf_datadiet.gradients.forward import Inputs, each, logits_of
+from hf_datadiet.gradients.forward import Inputs, each, fresh, logits_of
 from hf_datadiet.gradients.sweep import Losses
 
 
@@ -20,6 +20,7 @@ def one_at_a_time(
     """({name: squared norms float32 [B]}, logits [B, C]): a forward and a backward pass for each example by itself."""
     squares: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
     logits = []
+<<<<<<< HEAD
     for i in range(len(targets)):
 
         def forward(i: int = i) -> torch.Tensor:
@@ -51,6 +52,37 @@ def _gradients(model: nn.Module, wanted: Sequence[nn.Parameter], forward: Callab
     finally:
         for parameter, before in kept:
             parameter.grad = before
+=======
+    with torch.enable_grad():
+        for i in range(len(targets)):
+            with fresh(model):
+                output = logits_of(model, each(lambda values, i=i: values[i : i + 1], inputs))
+                loss = losses_of(output.float(), targets[i : i + 1]).sum()
+                found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
+            logits.append(output.detach().float())
+            for name, gradient in zip(wanted, found, strict=True):
+                squares[name].append(loss.new_zeros(()) if gradient is None else gradient.float().square().sum())
+    return {name: torch.stack(values).detach() for name, values in squares.items()}, torch.cat(logits)
+
+
+def side_by_side(
+    model: nn.Module, wanted: Mapping[str, nn.Parameter], inputs: Inputs, targets: torch.Tensor, losses_of: Losses
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """The same from one forward pass of all examples, and a backward pass from the loss of each.
+
+    A ReLU turns to the other side at the last bit, and other batches round otherwise: only what came through one and the same forward
+    arithmetic can be compared closely.
+    """
+    squares: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
+    with torch.enable_grad(), fresh(model):
+        output = logits_of(model, inputs)
+        losses = losses_of(output.float(), targets)
+        for loss in losses:
+            found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True, retain_graph=True)
+            for name, gradient in zip(wanted, found, strict=True):
+                squares[name].append(loss.new_zeros(()) if gradient is None else gradient.float().square().sum())
+    return {name: torch.stack(values).detach() for name, values in squares.items()}, output.detach().float()
+>>>>>>> zoo1
 
 
 def batched(
@@ -76,5 +108,6 @@ def batched(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="There is a performance drop")
         for rows in chunks(len(targets), 4 * sum(parameter.numel() for parameter in wanted.values())):
-            parts.append(vmap(squares)(each(lambda values, rows=rows: values[rows], inputs), targets[rows]))
+            with fresh(model):
+                parts.append(vmap(squares)(each(lambda values, rows=rows: values[rows], inputs), targets[rows]))
     return {name: torch.cat([part[name] for part in parts]).detach() for name in wanted}

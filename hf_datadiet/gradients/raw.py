@@ -11,14 +11,14 @@ something is missing (`routes.py`).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from hf_datadiet.gradients.factors import Whole
+from hf_datadiet.gradients.factors import Factors, Use, Whole
 
 BROADCASTING = frozenset(f"{prefix}{name}" for name in ("add", "sub", "mul", "div", "truediv", "matmul") for prefix in ("", "i", "r")) | {
     "addcmul",
@@ -32,6 +32,9 @@ BROADCASTING = frozenset(f"{prefix}{name}" for name in ("add", "sub", "mul", "di
 }
 """Functions and methods, without underscores, that treat the first dimension of their arguments example by example."""
 
+LARGEST_COPIED = 2**18
+"""Elements up to which each example is given a copy in a product: 1 MiB an example. Elsewhere a copy is no larger than what it meets."""
+
 EXPANDING = frozenset({"expand", "expand_as", "repeat", "broadcast_to"})
 
 
@@ -41,6 +44,8 @@ class Meetings:
 
     b: int
     found: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+    products: list[tuple[torch.Tensor, Factors]] = field(default_factory=list)
+    """(what was made of the parameter, its gradients) where it was the matrix of a linear map outside of a layer."""
 
     def copies(self, raw: torch.Tensor, ndim: int, n: int) -> torch.Tensor:
         """`raw` [...] or [1, ...] with leading dimensions up to `ndim`, n times along the first, as a leaf."""
@@ -50,13 +55,32 @@ class Meetings:
         self.found.append((plain, leaf))
         return leaf
 
-    def gradients(self, parameters: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, Whole]]:
-        """(name, gradients [B, *parameter]) for every meeting."""
-        for made, leaf in self.found:
-            if leaf.grad is None:
-                continue
+    def linear(self, x: torch.Tensor, raw: torch.Tensor) -> torch.Tensor:
+        """x [F, ..., Q] times `raw` [P, Q]: no copies, since the gradients are products."""
+        plain, b = raw.as_subclass(torch.Tensor), self.b
+        output = torch.nn.functional.linear(x, plain.detach())
+        if not output.requires_grad:
+            output = output.detach().requires_grad_().clone()
+        a = x.detach().reshape(b, 1, -1, x.shape[-1])
+
+        def heard(grad: torch.Tensor) -> None:
+            self.products.append((plain, Factors(grad.reshape(b, 1, -1, grad.shape[-1]), a)))
+
+        output.register_hook(heard)
+        return output
+
+    def gradients(self, parameters: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, Use]]:
+        """(name, what the gradients [B, *parameter] are made of) for every meeting."""
+        derived = []
+        for made, factors in self.products:
+            itself = [name for name, leaf in parameters.items() if made.data_ptr() == leaf.data_ptr() and made.shape == leaf.shape]
+            yield from ((name, factors) for name in itself)
+            if not itself:
+                derived.append((made, (factors.left.mT.float() @ factors.right.float())[:, 0]))
+        derived += [(made, leaf.grad.float()) for made, leaf in self.found if leaf.grad is not None]
+        for made, gradients in derived:
             # Several rows of an example (windows of an image) add up.
-            seeds = leaf.grad.float().reshape(self.b, -1, *made.shape).sum(1).to(made.dtype)
+            seeds = gradients.reshape(self.b, -1, *made.shape).sum(1).to(made.dtype)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="There is a performance drop")
                 pulled = torch.autograd.grad(made, list(parameters.values()), seeds, True, allow_unused=True, is_grads_batched=True)
@@ -70,13 +94,16 @@ class Raw(torch.Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
-        call: Any = (args, dict(kwargs or {}))
+        named: dict[str, Any] = dict(kwargs or {})
+        call = (args, named)
         tensors = [leaf for leaf in tree_leaves(call) if isinstance(leaf, torch.Tensor)]
         raws = [tensor for tensor in tensors if isinstance(tensor, Raw)]
         others = [tensor for tensor in tensors if not isinstance(tensor, Raw) and tensor.ndim > 0]
         meetings, name = raws[0].meetings, func.__name__.strip("_")
+        if name in REWRITTEN and (output := REWRITTEN[name](meetings, *args, **named)) is not None:
+            return output
         with torch._C.DisableTorchFunctionSubclass():
-            size = _examples(raws, others, meetings.b) if name in BROADCASTING else None
+            size = _examples(raws, others, meetings.b) if _followed(name, raws) else None
             if size is not None:
                 own = {id(r): meetings.copies(r, *size) for r in raws}
             elif any(tensor.requires_grad for tensor in others):
@@ -84,9 +111,9 @@ class Raw(torch.Tensor):
             else:
                 own = {}
             if own:
-                call = tree_map_only(Raw, lambda r: own[id(r)], call)
-                return func(*call[0], **call[1])
-            made = func(*call[0], **call[1])
+                swapped: Any = tree_map_only(Raw, lambda r: own[id(r)], call)
+                return func(*swapped[0], **swapped[1])
+            made = func(*args, **named)
             if name in EXPANDING and (made.ndim > raws[0].ndim or raws[0].shape[0] == 1) and made.shape[0] % meetings.b == 0:
                 return meetings.copies(raws[0], made.ndim, made.shape[0]).expand(made.shape)
         return tree_map_only(torch.Tensor, lambda values: raw(values, meetings) if values.is_floating_point() else values, made)
@@ -97,6 +124,46 @@ def raw(values: torch.Tensor, meetings: Meetings) -> Raw:
     found = values.as_subclass(Raw)
     found.meetings = meetings
     return found
+
+
+def _followed(name: str, raws: Sequence[torch.Tensor]) -> bool:
+    return name in BROADCASTING and not (name.endswith("matmul") and any(r.numel() > LARGEST_COPIED for r in raws))
+
+
+def _linear(meetings: Meetings, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor | None:
+    """A linear map of the examples, with parameters that no layer applies; None if it is none."""
+    if isinstance(x, Raw) or x.ndim < 2 or not _holds_examples(x, meetings.b):
+        return None
+    y = meetings.linear(x, weight) if isinstance(weight, Raw) else torch.nn.functional.linear(x, weight)
+    return y if bias is None else y + bias
+
+
+def _einsum(meetings: Meetings, equation: object, *operands: Any) -> torch.Tensor | None:
+    """A sum of products of the examples and one parameter, which is given their dimension; None if it is none."""
+    if not isinstance(equation, str) or len(operands) != 2 or isinstance(operands[0], Raw) == isinstance(operands[1], Raw):
+        return None
+    terms, _, result = equation.replace(" ", "").partition("->")
+    letters = terms.split(",")
+    mine = int(isinstance(operands[1], Raw))
+    x, row = operands[1 - mine], letters[1 - mine][0]
+    if "." in equation or row not in result or row in letters[mine] or operands[mine].numel() > LARGEST_COPIED:
+        return None
+    if not _holds_examples(x, meetings.b):
+        return None
+    given = list(operands)
+    with torch._C.DisableTorchFunctionSubclass():
+        given[mine] = meetings.copies(operands[mine], operands[mine].ndim + 1, len(x))
+    letters[mine] = row + letters[mine]
+    return torch.einsum(f"{','.join(letters)}->{result}", *given)
+
+
+def _holds_examples(x: torch.Tensor, b: int) -> bool:
+    """Whether these are rows of the examples, and not a table of as many: before the first layer, only what has B rows is believed."""
+    return len(x) % b == 0 and (x.requires_grad or len(x) == b)
+
+
+REWRITTEN: Mapping[str, Callable[..., torch.Tensor | None]] = {"linear": _linear, "einsum": _einsum}
+"""Functions in which a parameter meets the examples in other ways than by broadcasting."""
 
 
 def _examples(raws: Sequence[torch.Tensor], others: Sequence[torch.Tensor], b: int) -> tuple[int, int] | None:

@@ -25,8 +25,9 @@ import torch
 from torch import nn
 
 from hf_datadiet.gradients.factors import MATRIX
-from hf_datadiet.gradients.fallback import batched, one_at_a_time
+from hf_datadiet.gradients.fallback import batched, one_at_a_time, side_by_side
 from hf_datadiet.gradients.forward import Inputs, each, logits_of
+from hf_datadiet.gradients.raw import LARGEST_COPIED
 from hf_datadiet.gradients.rules import convolution, embedding, linear, local, scale
 from hf_datadiet.gradients.rules.rule import Rule
 from hf_datadiet.gradients.sweep import Layer, Losses, Sweep, squares_of, sweep_batch
@@ -40,11 +41,14 @@ NEGLIGIBLE = 1e-5
 FEW = 4
 """Examples on which routes are compared with autograd."""
 
+<<<<<<< HEAD
 LARGEST_COPIED = 2**18
 """Elements of a parameter up to which each example is given a copy: 1 MiB an example."""
 
 NO_GRADIENTS = "examples have no gradients of their own; look for a normalisation over the batch, or for padding without a mask"
 
+=======
+>>>>>>> zoo1
 FALLBACK, SEVERAL, LOCAL, WIDENED = "fallback: ", "several: ", "local", "widened"
 
 RULES: Mapping[str, Rule] = linear.RULES | embedding.RULES | convolution.RULES
@@ -137,6 +141,7 @@ class _Search:
         self, model: nn.Module, wanted: Mapping[str, nn.Parameter], inputs: Inputs, targets: torch.Tensor, losses_of: Losses
     ) -> None:
         self.model, self.wanted, self.inputs, self.targets, self.losses_of = model, wanted, inputs, targets, losses_of
+<<<<<<< HEAD
         with torch.no_grad():
             together = logits_of(model, inputs).float()
         try:
@@ -145,6 +150,17 @@ class _Search:
             raise ValueError(f"the model takes {len(targets)} examples and not one alone ({error}), so {NO_GRADIENTS}") from error
         if not self._same_logits(together):
             raise ValueError(f"the model says something else of an example beside others than alone, so {NO_GRADIENTS}")
+=======
+        with torch.autocast(targets.device.type, enabled=False):
+            self.truth, self.logits = side_by_side(model, wanted, inputs, targets, losses_of)
+            with torch.no_grad():
+                alone = [logits_of(model, each(lambda values, i=i: values[i : i + 1], inputs)) for i in range(len(targets))]
+        if not self._same_logits(torch.cat(alone).float()):
+            raise ValueError(
+                "the model says something else of an example beside others than alone, so examples have no gradients of their own; "
+                "look for a normalisation over the batch, or for padding without a mask"
+            )
+>>>>>>> zoo1
         precision = min((torch.finfo(parameter.dtype).bits for parameter in wanted.values()), default=32)
         self.tolerance = TOLERANCE if precision >= 32 else 8 * max(torch.finfo(parameter.dtype).eps for parameter in wanted.values())
 
@@ -218,7 +234,8 @@ class _Search:
                     words = [WIDENED, *words]
             elif where and next(module.children(), None) is None:
                 words = [LOCAL]
-            copied = WIDENED not in words and parameter.numel() <= LARGEST_COPIED
+            # The matrix of a linear map needs no copies, however large.
+            copied = WIDENED not in words and (parameter.numel() <= LARGEST_COPIED or parameter.ndim == 2)
             found[name] = [*words, WIDENED] if copied else words
         return found
 
@@ -289,11 +306,16 @@ def fastest(
     plain = routes.sweep(len(targets))
     watch = _Stopwatch(plain.b, plain.routes, plain.several, measure=measure)
     sweep_batch(model, inputs, targets, losses_of, watch, routes.layers(model, wanted), {name: wanted[name] for name in routes.widened})
+<<<<<<< HEAD
     return replace(
         routes,
         of={**routes.of, **watch.fastest},
         rest=_faster_rest(model, wanted, inputs, targets, losses_of, routes) if measure else "loop",
     )
+=======
+    rest = _faster_rest(model, wanted, inputs, targets, losses_of, routes) if measure else "loop"
+    return replace(routes, of={**routes.of, **watch.fastest}, rest=rest)
+>>>>>>> zoo1
 
 
 def _faster_rest(

@@ -20,7 +20,7 @@ from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
 
 from hf_datadiet.gradients.factors import MATRIX, Squares, Use, Uses, chunks, joined
-from hf_datadiet.gradients.forward import Inputs, logits_of
+from hf_datadiet.gradients.forward import Inputs, fresh, logits_of
 from hf_datadiet.gradients.raw import Meetings, raw
 from hf_datadiet.gradients.rules.rule import Rule
 from hf_datadiet.gradients.rules.scale import has_activation
@@ -128,7 +128,7 @@ def sweep_batch(
     def call(*args: torch.Tensor, **kwargs: torch.Tensor) -> Any:
         return functional_call(model, given, args, kwargs) if given else model(*args, **kwargs)
 
-    with frozen(model), listening(sweep, layers), torch.enable_grad():
+    with frozen(model), fresh(model), listening(sweep, layers), torch.enable_grad():
         logits = logits_of(call, inputs).as_subclass(torch.Tensor)
         losses = losses_of(logits.float(), targets)
         if losses.requires_grad:
