@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -19,50 +19,17 @@ def one_at_a_time(
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """({name: squared norms float32 [B]}, logits [B, C]): a forward and a backward pass for each example by itself."""
     squares: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
-    logits = []
-<<<<<<< HEAD
+    logits: list[torch.Tensor] = []
     for i in range(len(targets)):
 
-        def forward(i: int = i) -> torch.Tensor:
-            logits.append(logits_of(model, each(lambda values: values[i : i + 1], inputs)).float())
-            return losses_of(logits[-1], targets[i : i + 1]).sum()
+        def forward(i: int = i) -> list[torch.Tensor]:
+            logits[i:] = [logits_of(model, each(lambda values: values[i : i + 1], inputs)).float()]
+            return [losses_of(logits[i], targets[i : i + 1]).sum()]
 
-        with torch.enable_grad():
-            found = _gradients(model, list(wanted.values()), forward)
-        logits[i:] = [logits[-1].detach()]
-        for name, gradient in zip(wanted, found, strict=True):
-            squares[name].append(logits[-1].new_zeros(()) if gradient is None else gradient.float().square().sum())
-    return {name: torch.stack(values).detach() for name, values in squares.items()}, torch.cat(logits)
-
-
-def _gradients(model: nn.Module, wanted: Sequence[nn.Parameter], forward: Callable[[], torch.Tensor]) -> Sequence[torch.Tensor | None]:
-    """The gradient of a loss for each parameter; None where it is not used. What the parameters hold as `grad` stays."""
-    try:
-        return torch.autograd.grad(forward(), wanted, allow_unused=True)
-    except RuntimeError as error:
-        if "checkpoint" not in str(error):
-            raise
-    # Reentrant activation checkpointing knows no way but this one.
-    kept = [(parameter, parameter.grad) for parameter in model.parameters()]
-    try:
-        for parameter, _ in kept:
-            parameter.grad = None
-        forward().backward()
-        return [parameter.grad for parameter in wanted]
-    finally:
-        for parameter, before in kept:
-            parameter.grad = before
-=======
-    with torch.enable_grad():
-        for i in range(len(targets)):
-            with fresh(model):
-                output = logits_of(model, each(lambda values, i=i: values[i : i + 1], inputs))
-                loss = losses_of(output.float(), targets[i : i + 1]).sum()
-                found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
-            logits.append(output.detach().float())
-            for name, gradient in zip(wanted, found, strict=True):
-                squares[name].append(loss.new_zeros(()) if gradient is None else gradient.float().square().sum())
-    return {name: torch.stack(values).detach() for name, values in squares.items()}, torch.cat(logits)
+        for found in _gradients(model, list(wanted.values()), forward):
+            _note(squares, wanted, found, targets)
+        logits[i] = logits[i].detach()
+    return {name: torch.stack(values) for name, values in squares.items()}, torch.cat(logits)
 
 
 def side_by_side(
@@ -74,15 +41,59 @@ def side_by_side(
     arithmetic can be compared closely.
     """
     squares: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
+    logits: list[torch.Tensor] = []
+
+    def forward() -> list[torch.Tensor]:
+        logits[:] = [logits_of(model, inputs).float()]
+        return list(losses_of(logits[0], targets))
+
+    for found in _gradients(model, list(wanted.values()), forward):
+        _note(squares, wanted, found, targets)
+    return {name: torch.stack(values) for name, values in squares.items()}, logits[0].detach()
+
+
+def _note(
+    squares: Mapping[str, list[torch.Tensor]], names: Iterable[str], found: Sequence[torch.Tensor | None], like: torch.Tensor
+) -> None:
+    """Add the squared norms of one example's gradients."""
+    for name, gradient in zip(names, found, strict=True):
+        nothing = torch.zeros((), device=like.device)
+        squares[name].append(nothing if gradient is None else gradient.detach().float().square().sum())
+
+
+def _gradients(
+    model: nn.Module, wanted: Sequence[nn.Parameter], forward: Callable[[], Sequence[torch.Tensor]]
+) -> Iterator[Sequence[torch.Tensor | None]]:
+    """The gradients of each of the losses for the parameters; None where one is not used. What parameters hold as `grad` stays."""
     with torch.enable_grad(), fresh(model):
-        output = logits_of(model, inputs)
-        losses = losses_of(output.float(), targets)
-        for loss in losses:
-            found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True, retain_graph=True)
-            for name, gradient in zip(wanted, found, strict=True):
-                squares[name].append(loss.new_zeros(()) if gradient is None else gradient.float().square().sum())
-    return {name: torch.stack(values).detach() for name, values in squares.items()}, output.detach().float()
->>>>>>> zoo1
+        losses = forward()
+        try:
+            first = torch.autograd.grad(losses[0], wanted, allow_unused=True, retain_graph=len(losses) > 1)
+        except RuntimeError as error:
+            if "checkpoint" not in str(error):
+                raise
+            # Reentrant activation checkpointing knows no way but this one.
+            yield from _left_behind(model, wanted, forward)
+            return
+        yield first
+        for i in range(1, len(losses)):
+            yield torch.autograd.grad(losses[i], wanted, allow_unused=True, retain_graph=i + 1 < len(losses))
+
+
+def _left_behind(
+    model: nn.Module, wanted: Sequence[nn.Parameter], forward: Callable[[], Sequence[torch.Tensor]]
+) -> Iterator[Sequence[torch.Tensor | None]]:
+    """The same by `backward`, a forward pass for each loss."""
+    kept = [(parameter, parameter.grad) for parameter in model.parameters()]
+    try:
+        for i in range(len(forward())):
+            for parameter, _ in kept:
+                parameter.grad = None
+            forward()[i].backward()
+            yield [parameter.grad for parameter in wanted]
+    finally:
+        for parameter, before in kept:
+            parameter.grad = before
 
 
 def batched(

@@ -41,14 +41,8 @@ NEGLIGIBLE = 1e-5
 FEW = 4
 """Examples on which routes are compared with autograd."""
 
-<<<<<<< HEAD
-LARGEST_COPIED = 2**18
-"""Elements of a parameter up to which each example is given a copy: 1 MiB an example."""
-
 NO_GRADIENTS = "examples have no gradients of their own; look for a normalisation over the batch, or for padding without a mask"
 
-=======
->>>>>>> zoo1
 FALLBACK, SEVERAL, LOCAL, WIDENED = "fallback: ", "several: ", "local", "widened"
 
 RULES: Mapping[str, Rule] = linear.RULES | embedding.RULES | convolution.RULES
@@ -141,26 +135,14 @@ class _Search:
         self, model: nn.Module, wanted: Mapping[str, nn.Parameter], inputs: Inputs, targets: torch.Tensor, losses_of: Losses
     ) -> None:
         self.model, self.wanted, self.inputs, self.targets, self.losses_of = model, wanted, inputs, targets, losses_of
-<<<<<<< HEAD
-        with torch.no_grad():
-            together = logits_of(model, inputs).float()
+        self.truth, self.logits = side_by_side(model, wanted, inputs, targets, losses_of)
         try:
-            self.truth, self.logits = one_at_a_time(model, wanted, inputs, targets, losses_of)
+            with torch.no_grad():
+                alone = [logits_of(model, each(lambda values, i=i: values[i : i + 1], inputs)).float() for i in range(len(targets))]
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"the model takes {len(targets)} examples and not one alone ({error}), so {NO_GRADIENTS}") from error
-        if not self._same_logits(together):
+        if not self._same_logits(torch.cat(alone)):
             raise ValueError(f"the model says something else of an example beside others than alone, so {NO_GRADIENTS}")
-=======
-        with torch.autocast(targets.device.type, enabled=False):
-            self.truth, self.logits = side_by_side(model, wanted, inputs, targets, losses_of)
-            with torch.no_grad():
-                alone = [logits_of(model, each(lambda values, i=i: values[i : i + 1], inputs)) for i in range(len(targets))]
-        if not self._same_logits(torch.cat(alone).float()):
-            raise ValueError(
-                "the model says something else of an example beside others than alone, so examples have no gradients of their own; "
-                "look for a normalisation over the batch, or for padding without a mask"
-            )
->>>>>>> zoo1
         precision = min((torch.finfo(parameter.dtype).bits for parameter in wanted.values()), default=32)
         self.tolerance = TOLERANCE if precision >= 32 else 8 * max(torch.finfo(parameter.dtype).eps for parameter in wanted.values())
 
@@ -306,16 +288,8 @@ def fastest(
     plain = routes.sweep(len(targets))
     watch = _Stopwatch(plain.b, plain.routes, plain.several, measure=measure)
     sweep_batch(model, inputs, targets, losses_of, watch, routes.layers(model, wanted), {name: wanted[name] for name in routes.widened})
-<<<<<<< HEAD
-    return replace(
-        routes,
-        of={**routes.of, **watch.fastest},
-        rest=_faster_rest(model, wanted, inputs, targets, losses_of, routes) if measure else "loop",
-    )
-=======
     rest = _faster_rest(model, wanted, inputs, targets, losses_of, routes) if measure else "loop"
     return replace(routes, of={**routes.of, **watch.fastest}, rest=rest)
->>>>>>> zoo1
 
 
 def _faster_rest(
