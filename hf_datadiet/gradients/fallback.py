@@ -11,6 +11,7 @@ from torch.func import functional_call, grad, vmap
 
 from hf_datadiet.gradients.factors import chunks
 from hf_datadiet.gradients.forward import Inputs, each, logits_of
+from hf_datadiet.gradients.single import ContiguousBatchNorms
 from hf_datadiet.gradients.sweep import Losses
 
 
@@ -20,7 +21,7 @@ def one_at_a_time(
     """({name: squared norms float32 [B]}, logits [B, C]): a forward and a backward pass for each example by itself."""
     squares: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
     logits = []
-    with torch.enable_grad():
+    with torch.enable_grad(), ContiguousBatchNorms():
         for i in range(len(targets)):
             output = logits_of(model, each(lambda values, i=i: values[i : i + 1], inputs))
             loss = losses_of(output.float(), targets[i : i + 1]).sum()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from hf_datadiet.gradients.forward import Inputs, logits_of
 from hf_datadiet.gradients.raw import Meetings, raw
 from hf_datadiet.gradients.rules.rule import Rule
 from hf_datadiet.gradients.rules.scale import has_activation
+from hf_datadiet.gradients.single import ContiguousBatchNorms
 
 Losses = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(logits float32 [B, C], targets [B]) -> [B]."""
@@ -130,7 +131,7 @@ def sweep_batch(
     def call(*args: torch.Tensor, **kwargs: torch.Tensor) -> Any:
         return functional_call(model, given, args, kwargs) if given else model(*args, **kwargs)
 
-    with frozen(model), listening(sweep, layers), torch.enable_grad():
+    with frozen(model), listening(sweep, layers), torch.enable_grad(), ContiguousBatchNorms() if sweep.b == 1 else nullcontext():
         logits = logits_of(call, inputs).as_subclass(torch.Tensor)
         losses = losses_of(logits.float(), targets)
         if losses.requires_grad:
