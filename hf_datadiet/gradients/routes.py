@@ -216,8 +216,10 @@ class _Search:
                 if next(module.children(), None) is not None and not scale.has_activation(module):
                     # A block: calling it again is what it costs to learn what a scale of its own scales.
                     words = [WIDENED, *words]
-            elif where and next(module.children(), None) is None:
-                words = [LOCAL]
+            elif where and not any(True for child in module.children() for _ in child.parameters()):
+                # Of layers that hold others (an activation, a dropout) a small bare parameter is cheaper to follow.
+                small = next(module.children(), None) is not None and parameter.numel() <= LARGEST_COPIED
+                words = [WIDENED, LOCAL] if small else [LOCAL]
             copied = WIDENED not in words and parameter.numel() <= LARGEST_COPIED
             found[name] = [*words, WIDENED] if copied else words
         return found
