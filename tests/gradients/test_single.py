@@ -26,7 +26,9 @@ def test_an_example_alone_has_the_norm_that_it_has_beside_others() -> None:
         model = Tokens().eval()
         inputs, targets = torch.randn(3, 3, 4, 4), torch.tensor([0, 1, 2])
     losses = nn.functional.cross_entropy(model(inputs), targets, reduction="none")
-    exact = torch.stack([nn.utils.get_total_norm(torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)) for loss in losses])
+    exact = torch.stack(
+        [nn.utils.get_total_norm(torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)) for loss in losses]
+    )
     compute = GradientNorms(model, measure=False)
     result = compute(inputs, targets)
     assert not any("fallback" in route for route in result.routes.values()), result.routes
