@@ -11,6 +11,7 @@ from torch.func import functional_call, grad, vmap
 
 from hf_datadiet.gradients.factors import chunks
 from hf_datadiet.gradients.forward import Inputs, each, fresh, logits_of
+from hf_datadiet.gradients.single import ContiguousBatchNorms
 from hf_datadiet.gradients.sweep import Losses
 
 
@@ -65,7 +66,7 @@ def _gradients(
     model: nn.Module, wanted: Sequence[nn.Parameter], forward: Callable[[], Sequence[torch.Tensor]]
 ) -> Iterator[Sequence[torch.Tensor | None]]:
     """The gradients of each of the losses for the parameters; None where one is not used. What parameters hold as `grad` stays."""
-    with torch.enable_grad(), fresh(model):
+    with torch.enable_grad(), fresh(model), ContiguousBatchNorms():
         losses = forward()
         try:
             first = torch.autograd.grad(losses[0], wanted, allow_unused=True, retain_graph=len(losses) > 1)

@@ -165,11 +165,14 @@ class _Search:
         try:
             same = self._same_logits(self._swept(sweep, routes, routes.widened))
         except RuntimeError:
-            if not routes.widened:
+            if not (routes.widened or sweep.expanded):
                 raise
             same = False
         if not same:
-            return dict.fromkeys(self._unbearable(routes), "the model takes no copies of it"), sweep
+            copied = [*routes.widened, *sorted(sweep.expanded)]
+            if not copied:
+                return dict.fromkeys(set(routes.of) - set(routes.left_over), "the model says something else while it is watched"), sweep
+            return dict.fromkeys(self._unbearable(routes, copied), "the model takes no copies of it"), sweep
         total = torch.stack(list(self.truth.values())).sum(0)
         faults = {}
         for name, truth in self.truth.items():
@@ -188,16 +191,17 @@ class _Search:
         sweep.finish()
         return logits
 
-    def _unbearable(self, routes: Routes) -> list[str]:
-        """The parameters whose copies change what the model says, or that it does not take."""
+    def _unbearable(self, routes: Routes, copied: Sequence[str]) -> list[str]:
+        """Those of the parameters whose copies, or whose layer's, change what the model says, or that it does not take."""
 
         def bears(name: str) -> bool:
+            alone = Routes({name: routes.of[name]})
             try:
-                return self._same_logits(self._swept(routes.sweep(len(self.targets)), Routes({}), [name]))
+                return self._same_logits(self._swept(alone.sweep(len(self.targets)), alone, alone.widened))
             except RuntimeError:
                 return False
 
-        return [name for name in routes.widened if not bears(name)] or routes.widened
+        return [name for name in copied if not bears(name)] or list(copied)
 
     def _candidates(self) -> dict[str, list[str]]:
         """{parameter: routes that may hold, the best first}."""
@@ -214,8 +218,10 @@ class _Search:
                 if next(module.children(), None) is not None and not scale.has_activation(module):
                     # A block: calling it again is what it costs to learn what a scale of its own scales.
                     words = [WIDENED, *words]
-            elif where and next(module.children(), None) is None:
-                words = [LOCAL]
+            elif where and not any(True for child in module.children() for _ in child.parameters()):
+                # Of layers that hold others (an activation, a dropout) a small bare parameter is cheaper to follow.
+                small = next(module.children(), None) is not None and parameter.numel() <= LARGEST_COPIED
+                words = [WIDENED, LOCAL] if small else [LOCAL]
             # The matrix of a linear map needs no copies, however large.
             copied = WIDENED not in words and (parameter.numel() <= LARGEST_COPIED or parameter.ndim == 2)
             found[name] = [*words, WIDENED] if copied else words

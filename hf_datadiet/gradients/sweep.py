@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from hf_datadiet.gradients.forward import Inputs, fresh, logits_of
 from hf_datadiet.gradients.raw import Meetings, raw
 from hf_datadiet.gradients.rules.rule import Rule
 from hf_datadiet.gradients.rules.scale import has_activation
+from hf_datadiet.gradients.single import ContiguousBatchNorms
 
 Losses = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(logits float32 [B, C], targets [B]) -> [B]."""
@@ -54,6 +55,8 @@ class Sweep:
     uses: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     failed: dict[str, str] = field(default_factory=dict)
     """{parameter: why its layer's rule could not be applied}"""
+    expanded: set[str] = field(default_factory=set)
+    """Parameters of layers that gave one output for all examples, of which each was then given its own."""
     busy: bool = False
     """A rule is at work: it may call its layer again, which is no use of it."""
     pending: dict[str, list[Use]] = field(default_factory=lambda: defaultdict(list))
@@ -64,7 +67,7 @@ class Sweep:
         try:
             with torch.no_grad(), torch.autocast(grad.device.type, enabled=False):
                 self.ask(layer, inputs, grad)
-        except (RuntimeError, ValueError, IndexError) as error:
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
             if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
                 raise  # a smaller batch may do
             self.failed |= dict.fromkeys(layer.names.values(), f"{layer.module.__class__.__name__}: {str(error).splitlines()[0][:80]}")
@@ -128,7 +131,8 @@ def sweep_batch(
     def call(*args: torch.Tensor, **kwargs: torch.Tensor) -> Any:
         return functional_call(model, given, args, kwargs) if given else model(*args, **kwargs)
 
-    with frozen(model), fresh(model), listening(sweep, layers), torch.enable_grad():
+    single = ContiguousBatchNorms() if sweep.b == 1 else nullcontext()
+    with frozen(model), fresh(model), listening(sweep, layers), torch.enable_grad(), single:
         logits = logits_of(call, inputs).as_subclass(torch.Tensor)
         losses = losses_of(logits.float(), targets)
         if losses.requires_grad:
@@ -168,6 +172,7 @@ def _hooks(sweep: Sweep, layer: Layer) -> Iterator[RemovableHandle]:
         if len(inputs) == 1 < sweep.b and len(output) == 1:
             # The same for every example, such as positions: from here on each has its own.
             inputs, output = (part.expand(sweep.b, *part.shape[1:]) for part in (inputs, output))
+            sweep.expanded |= set(layer.names.values())
         if not output.requires_grad:
             # Nothing before it needs a gradient; a copy, since the next layer may write into it.
             output = output.detach().requires_grad_().clone()
@@ -175,8 +180,9 @@ def _hooks(sweep: Sweep, layer: Layer) -> Iterator[RemovableHandle]:
         return output
 
     def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        inputs = args[0] if args else next(iter(kwargs.values()))
-        if torch.is_grad_enabled() and isinstance(output, torch.Tensor) and not sweep.busy:
+        inputs = args[0] if args else next(iter(kwargs.values()), None)
+        # What takes no tensor (positions of so many tokens) has no examples to tell apart.
+        if torch.is_grad_enabled() and isinstance(output, torch.Tensor) and isinstance(inputs, torch.Tensor) and not sweep.busy:
             return heard(inputs.detach(), output)
         return None
 
