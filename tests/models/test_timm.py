@@ -102,8 +102,8 @@ def perturbed(model: nn.Module, inputs: torch.Tensor) -> nn.Module:
         for norm in norms:
             norm.eval()
             if norm.running_mean is not None and norm.running_var is not None:
-                # Near what these inputs have, since a deep model would explode otherwise.
-                norm.running_var.add_(0.01).mul_(0.9 + 0.2 * torch.rand_like(norm.running_var))
+                # Near what these inputs have, and no narrower than their means: a deep model would explode otherwise.
+                norm.running_var.add_(norm.running_mean.square() + 0.01).mul_(0.9 + 0.2 * torch.rand_like(norm.running_var))
                 norm.running_mean += 0.05 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean)
     return model
 
