@@ -170,6 +170,6 @@ def _examples(raws: Sequence[torch.Tensor], others: Sequence[torch.Tensor], b: i
     """(dimensions, rows) of what the raw tensors meet, if that holds the rows of B examples and has room for copies."""
     if not others:
         return None
-    ndim, n = max((tensor.ndim, tensor.shape[0]) for tensor in others)
-    room = all(r.ndim < ndim or (r.ndim == ndim and r.shape[0] == 1) for r in raws)
-    return (ndim, n) if room and n % b == 0 else None
+    largest = max(others, key=lambda tensor: (tensor.ndim, tensor.shape[0]))
+    room = all(r.ndim < largest.ndim or (r.ndim == largest.ndim and r.shape[0] == 1) for r in raws)
+    return (largest.ndim, largest.shape[0]) if room and _holds_examples(largest, b) else None
