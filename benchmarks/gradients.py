@@ -33,6 +33,7 @@ from hf_datadiet.gradients.forward import Inputs, each, logits_of
 from hf_datadiet.training.heap import keep_memory
 
 CLASSES = 10
+NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 METHODS = ("hf_datadiet", "one at a time", "torch.func vmap", "BackPACK", "Opacus hooks", "Opacus ghost")
 Method = Callable[[], torch.Tensor | None]
 
@@ -55,7 +56,7 @@ def pixels(size: int) -> Callable[[int], torch.Tensor]:
 
 def tokens(n: int) -> Callable[[int], dict[str, torch.Tensor]]:
     """Random texts of n tokens."""
-    return lambda b: {"input_ids": torch.randint(5, 1000, (b, n)), "attention_mask": torch.ones(b, n, dtype=torch.int64)}
+    return lambda b: {"input_ids": torch.randint(5, 1000, (b, n))}
 
 
 def resnet18() -> nn.Module:
@@ -75,6 +76,8 @@ def bert(width: int, layers: int, heads: int) -> Callable[[], nn.Module]:
             num_attention_heads=heads,
             intermediate_size=4 * width,
             num_labels=CLASSES,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
         )
     )
 
@@ -82,7 +85,7 @@ def bert(width: int, layers: int, heads: int) -> Callable[[], nn.Module]:
 def gpt2() -> nn.Module:
     """A small GPT-2."""
     return GPT2ForSequenceClassification(
-        GPT2Config(vocab_size=8000, n_embd=256, n_layer=4, n_head=4, num_labels=CLASSES, pad_token_id=0, n_positions=256)
+        GPT2Config(vocab_size=8000, n_embd=256, n_layer=4, n_head=4, num_labels=CLASSES, pad_token_id=0, n_positions=256, **NO_DROPOUT)
     )
 
 
@@ -184,6 +187,8 @@ def opacus(ghost: bool) -> Callable[[nn.Module, Inputs, torch.Tensor], Method]:
         from opacus.grad_sample import GradSampleModule
         from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import GradSampleModuleFastGradientClipping as Ghost
 
+        # It listens in train mode only; where that is another model, its norms differ from autograd's, and the table says so.
+        model.train()
         keys: dict[str, Any] = {"loss_reduction": "sum", "strict": True}
         wrapped = Ghost(model, max_grad_norm=1.0, use_ghost_clipping=True, **keys) if ghost else GradSampleModule(model, **keys)
 
