@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 BENCHMARKS := $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 
-.PHONY: help demo test test-slow check format bench clean
+.PHONY: help demo test test-slow test-models check format bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,9 +20,11 @@ demo: .venv/.installed  ## score, prune and evaluate 8x8 digits offline, on a CP
 test: .venv/.installed  ## the quick tests, offline
 	$(BIN)/python -m pytest
 
-# pytest exits with 5 when no test is marked slow; that is no failure.
 test-slow: .venv/.installed  ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow || test $$? -eq 5
+	$(BIN)/python -m pytest -m "slow and not models"
+
+test-models: .venv/.installed  ## gradient norms of a model of every family of timm, and of transformers' classifiers
+	$(BIN)/python -m pytest -m models
 
 check: .venv/.installed  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check --quiet .

@@ -17,9 +17,10 @@ from torch import nn
 
 from hf_datadiet.batch import Float32, check_class_names, column_of, guessed_features, label_of, stated_features
 from hf_datadiet.errors import DataDietError, RecipeError, SourceError
+from hf_datadiet.gradients import GradientNorms
 from hf_datadiet.gradients.forward import logits_of
-from hf_datadiet.gradients.norms import Engine
 from hf_datadiet.gradients.rest import at_rest
+from hf_datadiet.gradients.routes import Routes
 from hf_datadiet.recipe_yaml import build, kept_recipe
 from hf_datadiet.records import UNLABELLED
 from hf_datadiet.scorers.base import BatchScore
@@ -27,7 +28,7 @@ from hf_datadiet.store import RunFolder
 from hf_datadiet.tasks import image, text
 from hf_datadiet.tasks._tokens import loaded_tokenizer
 from hf_datadiet.tasks._transformers import reason_of, stated_classes, stated_normalization, trained_classifier
-from hf_datadiet.tasks.base import Task, mean_loss
+from hf_datadiet.tasks.base import Task, losses_of
 from hf_datadiet.training.environment import device_of
 from hf_datadiet.training.given import Given, given_model, is_given
 from hf_datadiet.training.kept import KeptModel
@@ -50,6 +51,7 @@ class _Ready:
     model: nn.Module
     device: torch.device
     n_classes: int
+    norms: GradientNorms | None
 
 
 class ExampleScorer:
@@ -105,7 +107,6 @@ class ExampleScorer:
             if normalize is not None or image_size is not None:
                 raise RecipeError("normalize and image_size are for images; leave them out beside a tokenizer")
             task, fitted = build(text.TextTask, {"max_length": max_length}, "ExampleScorer"), text.fitted_to(model, tokenizer)
-        # The loop runs every model; measuring which engine is faster would give each worker process its own answer.
         self._set(
             # Observed in float32, whatever it was trained in.
             model=copy.deepcopy(model).cpu().float().eval(),
@@ -114,7 +115,7 @@ class ExampleScorer:
             fitted=fitted,
             classes=stated_classes(model),
             columns=dict(columns or {}),
-            engine="loop",
+            routes=None,
             batch_size=OBSERVE_BATCH_SIZE,
         )
 
@@ -194,7 +195,7 @@ class ExampleScorer:
             fitted=run.fitted(),
             classes=source.classes,
             columns={role: column for role, column in source.columns.items() if role != "id"},
-            engine=plan.gradient_engine,
+            routes=Routes(plan.gradient_routes, plan.gradient_rest),
             batch_size=plan.observe_batch_size,
         )
         return made
@@ -208,12 +209,12 @@ class ExampleScorer:
         fitted: Mapping[str, Any],
         classes: tuple[str, ...],
         columns: Mapping[str, str],
-        engine: Engine,
+        routes: Routes | None,
         batch_size: int,
     ) -> None:
         self._model, self._scorers, self._task, self._fitted = model, scorers, task, fitted
         self._classes, self._columns, self._batch_size = classes, columns, batch_size
-        self._engine: Engine = engine
+        self._routes = routes
         self._found: tuple[Any, Mapping[str, str]] = (None, {})
         self._ready: dict[int | None, _Ready] = {}
 
@@ -288,10 +289,9 @@ class ExampleScorer:
         labels = torch.tensor(label, device=ready.device)
         parts: list[dict[str, torch.Tensor]] = []
         with at_rest(ready.model):
-            norms = norms_for(ready.model, self._scorers, self._engine, mean_loss(self._task))
             for part in torch.arange(len(rows)).split(self._batch_size):
                 inputs = self._task.collate(prepared, part, self._fitted, ready.device, None)
-                scores, logits = scores_of_batch(ready.model, norms, inputs, labels[part.to(ready.device)], self._scorers, {})
+                scores, logits = scores_of_batch(ready.model, ready.norms, inputs, labels[part.to(ready.device)], self._scorers, {})
                 if not torch.isfinite(logits).all():
                     raise RecipeError("the model's outputs are not finite; check its weights and the normalisation")
                 parts.append(scores)
@@ -315,7 +315,8 @@ class ExampleScorer:
             # Texts of max_length must fit, and padding must not matter.
             self._task.build_model(model, {}, n_classes, prepared)
         model = copy.deepcopy(model) if device.type != "cpu" else model
-        return _Ready(model.to(device).eval(), device, n_classes)
+        model = model.to(device).eval()
+        return _Ready(model, device, n_classes, norms_for(model, self._scorers, self._routes, losses_of(self._task)))
 
 
 def _mappable(names: Sequence[str], allow_plugins: bool) -> dict[str, BatchScore]:

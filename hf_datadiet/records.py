@@ -69,6 +69,8 @@ class Source:
 class Plan:
     """What must be equal for results to be bit-identical; decided once per run by measuring, then reused.
 
+    `gradient_routes`: {parameter: how the norm of its gradient is computed}, empty where no score needs one; `gradient_rest`: how those
+    that fall back are (`gradients/routes.py`).
     `parallel`: processes train whole seeds (any number of them may go on), or `world` of them train each model together.
     `sharded`: each of these holds a part of every weight (FSDP). `batch_norm`: what BatchNorm's statistics then are, in words; None
     for a model without it, and for one process.
@@ -78,7 +80,8 @@ class Plan:
     threads: int
     precision: Literal["float32", "bf16"]
     observe_batch_size: int
-    gradient_engine: Literal["loop", "vmap"]
+    gradient_routes: Mapping[str, str] = field(default_factory=dict)
+    gradient_rest: Literal["vmap", "loop"] = "loop"
     parallel: Literal["seeds", "data"] = "seeds"
     world: int = 1
     sharded: bool = False
@@ -109,6 +112,8 @@ class RunResult:
     provenance: Provenance
     plan: Mapping[str, Any] = field(default_factory=dict)
     """The plan that the seed ran under, with the batch size that it was observed with; empty for scores made elsewhere."""
+    switched: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """{moment: {parameter: why the plan's route to its gradient norm did not hold there}}: these are plain autograd's."""
 
     def __post_init__(self) -> None:
         check_ids(self.example_id, f"seed {self.seed}")

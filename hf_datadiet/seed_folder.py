@@ -13,7 +13,7 @@ from hf_datadiet import sealed
 from hf_datadiet.durable import read_safetensors, write_safetensors
 from hf_datadiet.records import Provenance, RunResult
 
-FORMAT = 1
+FORMAT = 2
 
 
 def write_seed(folder: Path, result: RunResult) -> None:
@@ -28,6 +28,7 @@ def write_seed(folder: Path, result: RunResult) -> None:
         "seconds": result.seconds,
         "provenance": dataclasses.asdict(result.provenance),
         "plan": dict(result.plan),
+        "switched": {moment: dict(reasons) for moment, reasons in result.switched.items()},
     }
     about = {"format": FORMAT, "epochs": len(result.curve), "seconds": sum(result.seconds.values())}
     with sealed.appearing(folder, about) as temporary:
@@ -57,4 +58,5 @@ def read_seed(folder: Path, remedy: str, *, with_weights: bool) -> RunResult:
         weights=weights,
         provenance=Provenance(**meta["provenance"]),
         plan=meta["plan"],
+        switched=meta["switched"],
     )

@@ -130,7 +130,7 @@ class RunFolder:
         plan = dataclasses.asdict(kept)
         # A smaller batch of the observe pass, where memory was short, stays within the tolerance of the scores.
         differences = [
-            f"{key}: {made[key]} there, {plan[key]} in plan.json"
+            f"other {key}" if isinstance(plan[key], Mapping) else f"{key}: {made[key]} there, {plan[key]} in plan.json"
             for key in plan
             if key in made and made[key] != plan[key] and key != "observe_batch_size"
         ]

@@ -176,7 +176,7 @@ class _Record:
         scores: dict[str, list[torch.Tensor]] = {name: [] for name in self.batch_scores}
         predicted: list[torch.Tensor] = []
         with untouched_generators(self.trainer.args.device), at_rest(model):
-            norms = norms_for(model, self.batch_scores, "loop", torch.nn.functional.cross_entropy)
+            norms = norms_for(model, self.batch_scores, None, torch.nn.functional.cross_entropy)
             for batch in in_order(self.trainer):
                 rows = batch.pop(ID)
                 known = {"example_id": rows, "seed": self.trainer.args.seed}

@@ -116,7 +116,7 @@ for k in range(rounds):
     folder = RunFolder(root / f"run-{k}")
     folder.require_free()
     folder.claim({"task": "same"}, source(24), "source: {}\\n")
-    plan = folder.save_plan(Plan("cpu", int(me), "float32", 64, "loop"))
+    plan = folder.save_plan(Plan("cpu", int(me), "float32", 64))
     start = folder.save_start({"who": me})
     folder.save_fitted({"who": me})
     folder.save_seed(run_result(0))

@@ -21,7 +21,7 @@ from hf_datadiet.report import build_report
 from hf_datadiet.store import RunFolder
 from tests.synthetic import RIGHT, evaluation, run_result, same, score_table, selection, source
 
-PLAN = Plan("cpu", 1, "float32", 64, "loop")
+PLAN = Plan("cpu", 1, "float32", 64)
 IDENTITY = {"source": {"limit": None}, "task": {"model": "m", "crop": 1}, "score": {"epochs": 6}}
 
 

@@ -1,5 +1,6 @@
 """Exact per-example gradient norms of a torch model."""
 
+from hf_datadiet.gradients.last import last_layer
 from hf_datadiet.gradients.norms import GradientNorms, NormsResult
 
-__all__ = ["GradientNorms", "NormsResult"]
+__all__ = ["GradientNorms", "NormsResult", "last_layer"]

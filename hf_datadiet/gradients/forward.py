@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
@@ -23,3 +24,24 @@ def logits_of(model: nn.Module | Callable[..., Any], inputs: Inputs) -> torch.Te
 def each(change: Callable[[torch.Tensor], torch.Tensor], inputs: Inputs) -> Inputs:
     """`change` applied to every tensor of the inputs."""
     return {name: change(value) for name, value in inputs.items()} if isinstance(inputs, Mapping) else change(inputs)
+
+
+@contextmanager
+def fresh(model: nn.Module) -> Iterator[None]:
+    """Modules at rest that keep what they made of their weights (timm's tables of positions) make it anew, and keep nothing of it.
+
+    Kept from one pass to the next, it would have the graph of another pass, or none. Such a module lets go of it when it is trained,
+    as it must, since its weights change then.
+    """
+    keeping = [module for module in model.modules() if type(module).train is not nn.Module.train and not module.training]
+
+    def forget() -> None:
+        for module in keeping:
+            module.train()
+            module.eval()
+
+    forget()
+    try:
+        yield
+    finally:
+        forget()

@@ -1,124 +1,154 @@
-"""The Euclidean norm of each example's loss gradient over all trainable parameters.
-
-Two exact engines. `loop` differentiates one example at a time with plain autograd and works for every model; `vmap`
-batches the same computation with torch.func and is faster for some small models. Which one pays is measured once per
-run (`fastest_engine`). Costs several ordinary training steps; the routes per layer that make it cheap are to come.
-"""
+"""The Euclidean norm of each example's loss gradient over all trainable parameters, or over some of them."""
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
-from torch.func import functional_call, grad_and_value, vmap
 
-from hf_datadiet.gradients.forward import Inputs, each, logits_of
-from hf_datadiet.gradients.rest import at_rest
+from hf_datadiet.gradients.fallback import batched, one_at_a_time
+from hf_datadiet.gradients.forward import Inputs, each
+from hf_datadiet.gradients.routes import Routes, compared, found_routes
+from hf_datadiet.gradients.sweep import per_example, sweep_batch
 
-Engine = Literal["loop", "vmap"]
-VMAP_CHUNK = 32
-"""Examples whose gradients are held at once by `vmap`: memory grows with chunk x parameters."""
+DOUBTFUL = 2e-4
+"""By how much of itself rounding may have moved a squared norm before it is computed another way: 1e-4 of the norm."""
 
 
 @dataclass(frozen=True)
 class NormsResult:
-    """`norms` float32 [B], `losses` float32 [B], `logits` float32 [B, C]; all from one pass, without graph."""
+    """Norms, losses and logits of B examples, all from one pass, without graph.
+
+    `norms` float32 [B], over all parameters that were asked for; `by_parameter`: {name: float32 [B]}, over each of them; `losses`
+    float32 [B]; `logits` float32 [B, C]; `routes`: {name: how it was computed}, "fallback: REASON" where no rule holds.
+    """
 
     norms: torch.Tensor
     losses: torch.Tensor
     logits: torch.Tensor
+    by_parameter: Mapping[str, torch.Tensor]
+    routes: Mapping[str, str]
 
 
 class GradientNorms:
-    """Callable `(inputs [B, ...], targets int64 [B]) -> NormsResult` for a model in eval mode.
+    """Callable `(inputs [B, ...], targets [B]) -> NormsResult` for a model in eval mode.
 
-    `loss(logits [1, C], targets [1])` must return the loss of that one example (a mean over one is fine); it must be
-    the plain loss, since smoothing or weight decay would change the score. Inputs are a tensor or a dict of keyword
-    tensors; an output with `logits` is understood.
-    Examples are independent only in eval mode: raises ValueError if any module is in train mode (BatchNorm would mix
-    the batch, dropout would add noise).
+    `loss(logits [B, C], targets [B])`: called with reduction="none" if it knows that argument; otherwise it may return [B] or, for one
+    example, a number. It must be the plain loss, since smoothing or weight decay would change the score. Inputs are a tensor or a dict
+    of keyword tensors that all begin with B; an output with `logits` is understood.
+
+    `parameters`: names of trainable parameters, or of modules for all below them; by default all that require a gradient. With the
+    last layer alone, nothing before it is differentiated.
+
+    `routes`: how each parameter is computed, from another object's `routes`, compared with plain autograd on a few examples of the first
+    batch; found with the first batch if None. Kept from then on, so that equal batches give equal numbers. `measure`: whether the fastest
+    are found by measuring, or by counting multiplications, which gives the same routes everywhere.
+
+    Raises ValueError if a module is in train mode or if examples influence one another: then one has no gradient of its own.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = nn.functional.cross_entropy,
+        loss: Callable[..., torch.Tensor] = nn.functional.cross_entropy,
         *,
-        engine: Engine = "loop",
+        parameters: Iterable[str] | None = None,
+        routes: Routes | None = None,
+        measure: bool = True,
     ) -> None:
-        self.model = model
-        self.loss = loss
-        self.engine = engine
+        self.model, self.routes, self.measure = model, routes, measure
+        self.switched: dict[str, str] = {}
+        """{parameter: reason} of those whose route was found not to hold any more."""
+        self._trusted = False
+        self.wanted = _wanted(model, parameters)
+        self._losses_of = per_example(loss)
 
     def __call__(self, inputs: Inputs, targets: torch.Tensor) -> NormsResult:
         """Norms, losses and logits of one batch, each example by itself."""
+        self._require_rest()
+        if not self._trusted:
+            self._check(inputs, targets)
+        assert self.routes is not None
+        while True:
+            routes = self.routes
+            sweep = routes.sweep(len(targets))
+            widened = {name: self.wanted[name] for name in routes.widened}
+            losses, logits = sweep_batch(
+                self.model, inputs, targets, self._losses_of, sweep, routes.layers(self.model, self.wanted), widened
+            )
+            seen = sweep.finish()
+            more = [name for name, uses in sweep.uses.items() if uses > 1 and name not in sweep.several]
+            if not more and not sweep.failed:
+                break
+            # This batch took another way through the model than those before it.
+            self._switch(sweep.failed)
+            self.routes = self.routes.used_several_times(more)
+        squares = {name: found.values for name, found in seen.items() if name in routes.of} | self._rest(routes, inputs, targets)
+        nothing = losses.new_zeros(len(targets))
+        total = torch.stack([nothing, *squares.values()]).sum(0)
+        doubt = torch.stack([nothing, *(found.doubt for found in seen.values())]).sum(0)
+        self._again(doubt > DOUBTFUL * total, squares, inputs, targets)
+        total = torch.stack([nothing, *squares.values()]).sum(0)
+        by_parameter = {name: squares.get(name, nothing).sqrt() for name in self.wanted}
+        return NormsResult(total.sqrt(), losses, logits, by_parameter, dict(routes.of))
+
+    def find_routes(self, inputs: Inputs, targets: torch.Tensor) -> Routes:
+        """Find the routes that hold, and the fastest of them for batches like this one; keep and return them."""
+        self._require_rest()
+        self.routes = found_routes(self.model, self.wanted, inputs, targets, self._losses_of, self.measure)
+        self._trusted = True
+        return self.routes
+
+    def _check(self, inputs: Inputs, targets: torch.Tensor) -> None:
+        # A model changes while it is trained, and with it what a route was found to hold for.
+        if self.routes is None or set(self.routes.of) != set(self.wanted):
+            self.find_routes(inputs, targets)
+        else:
+            self._switch(compared(self.model, self.wanted, inputs, targets, self._losses_of, self.routes))
+        self._trusted = True
+
+    def _switch(self, reasons: Mapping[str, str]) -> None:
+        assert self.routes is not None
+        self.switched |= reasons
+        self.routes = self.routes.with_reasons(reasons)
+
+    def _require_rest(self) -> None:
         if any(module.training for module in self.model.modules()):
             raise ValueError("per-example gradients need model.eval(): in train mode examples are not independent")
-        return self._loop(inputs, targets) if self.engine == "loop" else self._vmap(inputs, targets)
 
-    def _loop(self, inputs: Inputs, targets: torch.Tensor) -> NormsResult:
-        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        norms, losses, logits = [], [], []
-        with torch.enable_grad():
-            for i in range(len(targets)):
-                output = logits_of(self.model, each(lambda values, i=i: values[i : i + 1], inputs))
-                value = self.loss(output, targets[i : i + 1])
-                found = torch.autograd.grad(value, parameters, allow_unused=True)
-                norms.append(nn.utils.get_total_norm([gradient.float() for gradient in found if gradient is not None]))
-                losses.append(value.detach().float())
-                logits.append(output.detach().float())
-        return NormsResult(torch.stack(norms), torch.stack(losses), torch.cat(logits))
+    def _rest(self, routes: Routes, inputs: Inputs, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Squared norms of what no rule holds for."""
+        rest = {name: self.wanted[name] for name in routes.left_over}
+        if not rest:
+            return {}
+        if routes.rest == "vmap":
+            return batched(self.model, rest, inputs, targets, self._losses_of)
+        return one_at_a_time(self.model, rest, inputs, targets, self._losses_of)[0]
 
-    def _vmap(self, inputs: Inputs, targets: torch.Tensor) -> NormsResult:
-        trainable = {name: parameter.detach() for name, parameter in self.model.named_parameters() if parameter.requires_grad}
-        fixed = {name: parameter.detach() for name, parameter in self.model.named_parameters() if not parameter.requires_grad}
-        fixed |= dict(self.model.named_buffers())
-
-        def one(weights: dict[str, torch.Tensor], x: Inputs, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            def model(*args: torch.Tensor, **kwargs: torch.Tensor) -> object:
-                return functional_call(self.model, {**weights, **fixed}, args, kwargs)
-
-            output = logits_of(model, each(lambda values: values[None], x))
-            return self.loss(output, y[None]), output[0]
-
-        def norm_of(x: Inputs, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-            gradients, (value, output) = grad_and_value(one, has_aux=True)(trainable, x, y)
-            return torch.stack([gradient.float().square().sum() for gradient in gradients.values()]).sum().sqrt(), value, output
-
-        with warnings.catch_warnings():
-            # That vmap runs an operation row by row shows in the time measured, and `fastest_engine` acts on it.
-            warnings.filterwarnings("ignore", message="There is a performance drop")
-            norms, losses, logits = vmap(norm_of, chunk_size=VMAP_CHUNK)(inputs, targets)
-        return NormsResult(norms.detach(), losses.detach().float(), logits.detach().float())
+    def _again(self, doubtful: torch.Tensor, squares: dict[str, torch.Tensor], inputs: Inputs, targets: torch.Tensor) -> None:
+        """Compute the doubtful examples by plain autograd."""
+        rows = doubtful.nonzero()[:, 0]
+        if len(rows):
+            exact, _ = one_at_a_time(self.model, self.wanted, each(lambda values: values[rows], inputs), targets[rows], self._losses_of)
+            for name, values in exact.items():
+                squares[name] = (
+                    squares[name].index_copy(0, rows, values)
+                    if name in squares
+                    else values.new_zeros(len(targets)).index_copy(0, rows, values)
+                )
 
 
-def fastest_engine(
-    model: nn.Module,
-    inputs: Inputs,
-    targets: torch.Tensor,
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = nn.functional.cross_entropy,
-) -> Engine:
-    """The engine that takes less time for this batch; `loop` where vmap cannot run the model or the loss. Leaves the model as it was."""
-    seconds: dict[Engine, float] = {}
-    with at_rest(model):
-        for engine in ("loop", "vmap"):
-            norms = GradientNorms(model, loss, engine=engine)
-            try:
-                norms(inputs, targets)
-                seconds[engine] = min(_timed(norms, inputs, targets) for _ in range(2))
-            except (RuntimeError, NotImplementedError):
-                if engine == "loop":
-                    raise
-    return min(seconds, key=lambda engine: seconds[engine])
-
-
-def _timed(norms: GradientNorms, inputs: Inputs, targets: torch.Tensor) -> float:
-    start = time.perf_counter()
-    # Reading a value waits for the device.
-    float(norms(inputs, targets).norms[0])
-    return time.perf_counter() - start
+def _wanted(model: nn.Module, parameters: Iterable[str] | None) -> dict[str, nn.Parameter]:
+    """{name: parameter} of what is asked for; ValueError for a name that the model has not, or that is frozen."""
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if parameters is None:
+        return trainable
+    found: dict[str, nn.Parameter] = {}
+    for asked in parameters:
+        below = {name: parameter for name, parameter in trainable.items() if name == asked or name.startswith(f"{asked}.")}
+        if not below:
+            raise ValueError(f"{asked} is neither a trainable parameter of the model nor a module with one")
+        found |= below
+    return found

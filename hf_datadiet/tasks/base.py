@@ -45,7 +45,7 @@ class Task(Protocol):
     """A frozen dataclass whose fields are the task's own recipe keys; a file defines `TASK`, the class itself.
 
     The training loop knows nothing of the modality: it passes what `prepare` returned back to the task. A task may also have
-    `loss(logits [B, C], labels int64 [B]) -> [B]`, without which it is the cross-entropy: see `mean_loss`.
+    `loss(logits [B, C], labels int64 [B]) -> [B]`, without which it is the cross-entropy: see `losses_of`.
     """
 
     def find_columns(self, features: Features, named: Mapping[str, str]) -> dict[str, str]:
@@ -113,27 +113,38 @@ def check_alone(alone: torch.Tensor, beside: torch.Tensor, model: str) -> None:
         )
 
 
-def mean_loss(task: Any, label_smoothing: float = 0.0) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """The loss of a batch: (logits float32 [B, C], labels int64 [B]) -> the mean of the task's own `loss`, or of the cross-entropy.
+def losses_of(task: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """The loss of each example: (logits float32 [B, C], labels int64 [B]) -> [B], the task's own `loss` or the cross-entropy.
 
-    Raises `RecipeError` for label smoothing, which belongs to the cross-entropy, and for a loss that is not one number per example.
+    Raises `RecipeError` for a loss that is not one number per example.
     """
     own = getattr(task, "loss", None)
     if own is None:
+        return partial(nn.functional.cross_entropy, reduction="none")
+
+    def losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        found = own(logits, labels)
+        if not isinstance(found, torch.Tensor) or found.shape != labels.shape:
+            given = list(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+            raise RecipeError(
+                f"the task's loss gives {given} for {list(labels.shape)} labels; give one value per example: reduction='none'"
+            )
+        return found
+
+    return losses
+
+
+def mean_loss(task: Any, label_smoothing: float = 0.0) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """The loss of a batch: (logits float32 [B, C], labels int64 [B]) -> the mean of `losses_of`.
+
+    Raises `RecipeError` for label smoothing with a loss of the task's own: it belongs to the cross-entropy.
+    """
+    if getattr(task, "loss", None) is None:
         return partial(nn.functional.cross_entropy, label_smoothing=label_smoothing)
     if label_smoothing:
         raise RecipeError("the task has a loss of its own, which knows no label smoothing; set task.training.label_smoothing=0")
-
-    def mean(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        losses = own(logits, labels)
-        if not isinstance(losses, torch.Tensor) or losses.shape != labels.shape:
-            found = list(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
-            raise RecipeError(
-                f"the task's loss gives {found} for {list(labels.shape)} labels; give one value per example: reduction='none'"
-            )
-        return losses.mean()
-
-    return mean
+    losses = losses_of(task)
+    return lambda logits, labels: losses(logits, labels).mean()
 
 
 def label_column(features: Features, named: str | None) -> str:

@@ -18,7 +18,7 @@ from hf_datadiet.store import RunFolder
 from hf_datadiet.training.launch import threads_for
 from hf_datadiet.training.loop import steps_of, train
 from hf_datadiet.training.observe import observe
-from hf_datadiet.training.plan import OBSERVE_BATCH_SIZE, measured_engine
+from hf_datadiet.training.plan import OBSERVE_BATCH_SIZE, measured_routes
 from hf_datadiet.training.randomness import streams_for, untouched_generators
 from hf_datadiet.training.session import Session
 
@@ -116,8 +116,9 @@ def measure(session: Session) -> Cost:
         some_steps()
         shown = min(PROBE_STEPS * training.batch_size, PROBE_STEPS * len(feed))
         step_seconds, _ = _timed(some_steps)
-        engine = measured_engine(probe, feed)
-        plan = Plan(session.device.type, torch.get_num_threads(), training.precision, min(OBSERVE_BATCH_SIZE, len(feed)), engine)
+        routes = measured_routes(probe, feed)
+        size = min(OBSERVE_BATCH_SIZE, len(feed))
+        plan = Plan(session.device.type, torch.get_num_threads(), training.precision, size, routes.of, routes.rest)
         observe_seconds, _ = _timed(lambda: observe(model, feed, session.batch_scores, 0, plan))
         size = getattr(feed.prepared, "nbytes", 0)
         return Cost(

@@ -8,7 +8,7 @@ nothing else, so neither the batch size nor the order of the rows changes them b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 
 import numpy as np
@@ -19,11 +19,11 @@ from torch import nn
 from hf_datadiet.errors import DataDietError, DivergedError
 from hf_datadiet.gradients import GradientNorms
 from hf_datadiet.gradients.forward import Inputs, logits_of
-from hf_datadiet.gradients.norms import Engine
 from hf_datadiet.gradients.rest import at_rest
+from hf_datadiet.gradients.routes import Routes
 from hf_datadiet.records import Plan
 from hf_datadiet.scorers.base import BatchScore
-from hf_datadiet.tasks.base import mean_loss
+from hf_datadiet.tasks.base import losses_of
 from hf_datadiet.training.feed import Feed
 from hf_datadiet.training.memory import in_batches
 from hf_datadiet.training.together import together
@@ -39,13 +39,15 @@ NOTHING = -1
 class Observation:
     """`scores[name]` float32 [N], `predicted` int32 [N], `logits` float32 [N, C] on the CPU if they were asked for.
 
-    `batch_size`: the plan's, or what fitted into memory; a later pass does well to begin with it.
+    `batch_size`: the plan's, or what fitted into memory; a later pass does well to begin with it. `switched`: {parameter: why the
+    route that the plan has for its gradient does not hold for this model}; its norms are plain autograd's then.
     """
 
     scores: Mapping[str, NDArray[np.float32]]
     predicted: NDArray[np.int32]
     logits: torch.Tensor | None
     batch_size: int
+    switched: Mapping[str, str] = field(default_factory=dict)
 
 
 def observe(
@@ -66,7 +68,7 @@ def observe(
     """
     shared = together(plan)
     rows = torch.arange(len(feed))[shared.part(len(feed))]
-    norms = norms_for(model, scorers, plan.gradient_engine, mean_loss(feed.task))
+    norms = norms_for(model, scorers, Routes(plan.gradient_routes, plan.gradient_rest), losses_of(feed.task))
 
     def look(batch: torch.Tensor) -> dict[str, torch.Tensor]:
         known = {"example_id": torch.from_numpy(feed.example_id)[batch].to(feed.device), "seed": seed}
@@ -88,7 +90,9 @@ def observe(
     if (whole[PREDICTED] == NOTHING).any():
         raise DivergedError("the training diverged: the model's outputs are not finite; lower task.training.optimizer.lr")
     scores = {name: whole[name].numpy() for name in scorers}
-    return Observation(scores, whole[PREDICTED].numpy(), whole.get(LOGITS), min(shared.everyone(size)))
+    switched = dict(norms.switched) if norms is not None else {}
+    others = {f"process {rank}": f"{n} parameters" for rank, n in enumerate(shared.everyone(len(switched))) if n and rank != shared.rank}
+    return Observation(scores, whole[PREDICTED].numpy(), whole.get(LOGITS), min(shared.everyone(size)), switched | others)
 
 
 def _columns(
@@ -106,10 +110,12 @@ def _columns(
 
 
 def norms_for(
-    model: nn.Module, scorers: Mapping[str, BatchScore], engine: Engine, loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    model: nn.Module, scorers: Mapping[str, BatchScore], routes: Routes | None, loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ) -> GradientNorms | None:
-    """The norms of the gradient of `loss`, (logits [1, C], labels [1]) -> a number, or None if no score asks for them."""
-    return GradientNorms(model, loss, engine=engine) if any("grad_norms" in scorer.needs for scorer in scorers.values()) else None
+    """The norms of the gradient of `loss`, (logits [B, C], labels [B]) -> [B], or None if no score asks for them."""
+    wanted = any("grad_norms" in scorer.needs for scorer in scorers.values())
+    # What is not measured is the same in every process.
+    return GradientNorms(model, loss, routes=routes, measure=False) if wanted else None
 
 
 def scores_of_batch(

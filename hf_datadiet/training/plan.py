@@ -7,9 +7,11 @@ from typing import Literal
 import torch
 
 from hf_datadiet.errors import RecipeError
-from hf_datadiet.gradients.norms import Engine, fastest_engine
+from hf_datadiet.gradients import GradientNorms
+from hf_datadiet.gradients.rest import at_rest
+from hf_datadiet.gradients.routes import Routes
 from hf_datadiet.records import Plan
-from hf_datadiet.tasks.base import mean_loss
+from hf_datadiet.tasks.base import losses_of
 from hf_datadiet.training.feed import Feed
 from hf_datadiet.training.processes import sharding_asked
 from hf_datadiet.training.randomness import streams_for, untouched_generators
@@ -43,12 +45,14 @@ def _new_plan(session: Session, feed: Feed, units: int) -> Plan:
     wanted = recipe.score.observe_batch_size
     parallel = _parallel(session, units)
     world = session.processes.world if parallel == "data" else 1
+    routes = measured_routes(session, feed)
     return Plan(
         device=session.device.type,
         threads=torch.get_num_threads(),
         precision=recipe.task.training.precision,
         observe_batch_size=min(OBSERVE_BATCH_SIZE if wanted == "auto" else wanted, len(feed)),
-        gradient_engine=measured_engine(session, feed),
+        gradient_routes=dict(routes.of),
+        gradient_rest=routes.rest,
         parallel=parallel,
         world=world,
         sharded=_sharded(session, units),
@@ -103,14 +107,15 @@ def _check(session: Session, kept: Plan) -> None:
         )
 
 
-def measured_engine(session: Session, feed: Feed) -> Engine:
-    """The engine for gradient norms that is faster on a fresh model, here and now; not measured if no score needs it."""
+def measured_routes(session: Session, feed: Feed) -> Routes:
+    """How the norm of each parameter's gradient is computed fastest: found on a fresh model, here and now; none if no score needs it."""
     if not any("grad_norms" in scorer.needs for scorer in session.batch_scores.values()):
-        return "loop"
+        return Routes({})
     rows = torch.arange(min(PROBE_ROWS, len(feed)))
     model = _fresh_model(session, feed)
-    with untouched_generators(session.device):
-        return fastest_engine(model, feed.inputs(rows), feed.labels[rows.to(session.device)], mean_loss(session.task))
+    norms = GradientNorms(model, losses_of(session.task))
+    with untouched_generators(session.device), at_rest(model):
+        return norms.find_routes(feed.inputs(rows), feed.labels[rows.to(session.device)])
 
 
 def _fresh_model(session: Session, feed: Feed) -> torch.nn.Module:

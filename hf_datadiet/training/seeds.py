@@ -106,6 +106,11 @@ class _SeedRun:
             weights=self.weights,
             provenance=self.session.provenance,
             plan=asdict(self.plan),
+            switched={
+                str(epoch): seen.switched
+                for epoch, seen in zip(self.session.recipe.moments, self.observations, strict=True)
+                if seen.switched
+            },
         )
 
     def _step(self, step: Step) -> None:

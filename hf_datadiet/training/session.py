@@ -29,6 +29,7 @@ from hf_datadiet.tasks.base import Task
 from hf_datadiet.training.environment import provenance
 from hf_datadiet.training.feed import Feed, on_device
 from hf_datadiet.training.given import GivenModel, is_given
+from hf_datadiet.training.heap import keep_memory
 from hf_datadiet.training.loop import train
 from hf_datadiet.training.processes import Processes, accelerator, processes
 from hf_datadiet.training.randomness import seed_generators, streams_for, untouched_generators
@@ -147,6 +148,7 @@ def open_session(
     if recipe.source.repo is not None:
         # A branch may move; what was begun goes on with the same commit.
         recipe = replace(recipe, source=replace(recipe.source, revision=pinned.record.revision))
+    keep_memory()
     device = accelerator().device
     made = provenance(recipe.digest, command, device)
     session = Session(recipe, folder, task, pinned, device, made, batch_scores, accumulators, model, processes(*share))

@@ -108,7 +108,7 @@ SHARDED = ("sgd", "adamw", "text", "batches of two", "two rows", "dropout")
 
 
 def plan_for(world: int, sharded: bool = False) -> Plan:
-    return Plan("cpu", 1, "float32", 8, "loop", "data" if world > 1 else "seeds", world, sharded)
+    return Plan("cpu", 1, "float32", 8, parallel="data" if world > 1 else "seeds", world=world, sharded=sharded)
 
 
 def result_of(case: Case, world: int, *, sharded: bool = False, epochs: int = 3) -> Arrays:

@@ -17,7 +17,7 @@ from hf_datadiet.training.feed import Feed
 from hf_datadiet.training.memory import in_batches
 from hf_datadiet.training.observe import observe
 from hf_datadiet.training.seeds import score_seed
-from tests.training.toy import PLAN, ToyTask, new_unit, small_session, toy_feed, toy_model
+from tests.training.toy import PLAN, ToyTask, by, new_unit, small_session, toy_feed, toy_model
 
 SCORERS: Any = {name: registry.find("scorers", name) for name in ("el2n", "grand", "loss")}
 
@@ -56,10 +56,10 @@ def crowded(room: int) -> Feed:
     return replace(toy_feed(), task=task)
 
 
-@pytest.mark.parametrize("engine", ["loop", "vmap"])
+@pytest.mark.parametrize("way", ["rules", "loop", "vmap"])
 @pytest.mark.parametrize(("room", "size"), [(15, 8), (8, 8), (1, 1), (32, 32), (31, 16)])
-def test_the_scores_stay(engine: Any, room: int, size: int, capfd: pytest.CaptureFixture[str]) -> None:
-    plan = replace(PLAN, gradient_engine=engine, observe_batch_size=32)
+def test_the_scores_stay(way: str, room: int, size: int, capfd: pytest.CaptureFixture[str]) -> None:
+    plan = replace(by(way, toy_model()), observe_batch_size=32)
     expected = observe(toy_model(), toy_feed(), SCORERS, 0, plan, keep_logits=True)
     assert expected.batch_size == 32 and capfd.readouterr().err == ""
     seen = observe(toy_model(), crowded(room), SCORERS, 0, plan, keep_logits=True)

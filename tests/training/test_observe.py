@@ -16,7 +16,7 @@ from hf_datadiet.training.feed import Feed
 from hf_datadiet.training.observe import observe
 from tests.references import gradients
 from tests.references import scores as reference
-from tests.training.toy import PLAN, ToyTask, toy_feed, toy_model
+from tests.training.toy import PLAN, ToyTask, by, toy_feed, toy_model
 
 SCORERS = {name: scorer for name in registry.names("scorers") if isinstance(scorer := registry.find("scorers", name), BatchScore)}
 
@@ -31,8 +31,8 @@ def model() -> nn.Module:
     return model.eval()
 
 
-def plan(batch_size: int, engine: Any = "loop") -> Plan:
-    return replace(PLAN, observe_batch_size=batch_size, gradient_engine=engine)
+def plan(batch_size: int) -> Plan:
+    return replace(PLAN, observe_batch_size=batch_size)
 
 
 def test_every_registered_batch_score_is_here() -> None:
@@ -57,11 +57,12 @@ def test_against_the_second_implementations(model: nn.Module) -> None:
     np.testing.assert_allclose(seen.logits, logits, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("engine", ["loop", "vmap"])
+@pytest.mark.parametrize("way", ["rules", "loop", "vmap"])
 @pytest.mark.parametrize("batch_size", [1, 10, 36, 37, 1000])
-def test_the_batch_size_does_not_matter(model: nn.Module, engine: str, batch_size: int) -> None:
+def test_the_batch_size_does_not_matter(model: nn.Module, way: str, batch_size: int) -> None:
     feed = toy_feed()
-    one, other = observe(model, feed, SCORERS, 0, plan(12, engine)), observe(model, feed, SCORERS, 0, plan(batch_size, engine))
+    one, other = (observe(model, feed, SCORERS, 0, replace(by(way, model), observe_batch_size=size)) for size in (12, batch_size))
+    assert one.switched == other.switched == {}
     for name in SCORERS:
         np.testing.assert_allclose(other.scores[name], one.scores[name], rtol=1e-5, atol=1e-6)
 

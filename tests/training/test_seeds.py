@@ -19,7 +19,7 @@ from hf_datadiet.training.randomness import streams_for
 from hf_datadiet.training.seeds import PURPOSE, score_seed
 from hf_datadiet.training.session import Session
 from tests.references import scores as reference
-from tests.training.toy import PLAN, new_unit, small_session
+from tests.training.toy import PLAN, by, new_unit, small_session
 
 
 @dataclass
@@ -94,12 +94,12 @@ def test_observing_more_changes_nothing(session: Session, feed: Feed, result: Ru
     same_bits(score_seed(fewer, feed, PLAN, 1, new_unit(fewer)), result, moments=False)
 
 
-@pytest.mark.parametrize("engine", ["loop", "vmap"])
-def test_gradient_norms_disturb_nothing(session: Session, feed: Feed, result: RunResult, engine: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["rules", "loop", "vmap"])
+def test_gradient_norms_disturb_nothing(session: Session, feed: Feed, result: RunResult, way: str, tmp_path: Path) -> None:
     other = small_session(
         tmp_path, {"score.scores": ["grand", "el2n", "forgetting"], "score.observe_at": [1], "score.keep_weights": "last"}, claim=False
     )
-    got = score_seed(other, feed, replace(PLAN, gradient_engine=engine), 1, new_unit(other))
+    got = score_seed(other, feed, by(way, other.new_model(feed, 0)), 1, new_unit(other))
     for name, values in got.weights[2].items():
         assert np.array_equal(values, result.weights[2][name]), name
     assert np.array_equal(got.p_label, result.p_label)
@@ -176,7 +176,7 @@ def test_training_passes_are_augmented_and_in_train_mode(feed: Feed, result: Run
 
 def test_a_plan_is_decided_once(session: Session, feed: Feed) -> None:
     first = decide_plan(session, feed, 2)
-    assert first.observe_batch_size == len(feed) and first.threads == torch.get_num_threads() and first.gradient_engine == "loop"
+    assert first.observe_batch_size == len(feed) and first.threads == torch.get_num_threads() and first.gradient_routes == {}
     assert session.folder.save_plan(replace(first, observe_batch_size=7)) == first, "the first one stays"
     (session.folder.path / "plan.json").unlink()
     session.folder.save_plan(replace(first, observe_batch_size=7))

@@ -6,6 +6,7 @@ import signal
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from hf_datadiet.training.stopping import Stopped
 from hf_datadiet.unfinished import Unfinished
 
 CPU = torch.device("cpu")
-PLAN = Plan("cpu", 1, "float32", 256, "loop")
+PLAN = Plan("cpu", 1, "float32", 256)
 N_CLASSES = 3
 
 
@@ -99,3 +100,9 @@ def stopped() -> Iterator[None]:
 def small_session(folder: Path, overrides: Mapping[str, Any] | None = None, *, claim: bool = True) -> Session:
     """Sixty digits, two of three epochs."""
     return open_session(recipe_from(with_overrides(SMALL, overrides or {})), RunFolder(folder), command="test", claim=claim)
+
+
+def by(way: str, model: nn.Module) -> Plan:
+    """The plan with gradient norms by the rules of layers ("rules"), or by either fallback ("loop", "vmap")."""
+    fallen = {} if way == "rules" else {name: "fallback: asked for" for name, _ in model.named_parameters()}
+    return replace(PLAN, gradient_routes=fallen, gradient_rest="vmap" if way == "vmap" else "loop")

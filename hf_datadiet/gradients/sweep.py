@@ -1,0 +1,219 @@
+"""One forward and one backward pass of a batch, in which every layer says what the gradient of its parameters is made of.
+
+The weights are frozen meanwhile, so that autograd computes gradients of activations only, and none before the first layer that is
+asked. A layer's forward hook keeps its input; a hook on its output receives the gradient there, and the layer's rule (`rules/`) makes
+of both what the parameters' gradients consist of. Only then are both let go.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.utils.hooks import RemovableHandle
+
+from hf_datadiet.gradients.factors import MATRIX, Squares, Use, Uses, chunks, joined
+from hf_datadiet.gradients.forward import Inputs, fresh, logits_of
+from hf_datadiet.gradients.raw import Meetings, raw
+from hf_datadiet.gradients.rules.rule import Rule
+from hf_datadiet.gradients.rules.scale import has_activation
+from hf_datadiet.gradients.single import ContiguousBatchNorms
+
+Losses = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(logits float32 [B, C], targets [B]) -> [B]."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer whose rule is known; `route`: the way of its weight, or what kind of layer it is."""
+
+    module: nn.Module
+    rule: Rule
+    route: str
+    names: Mapping[str, str]
+    """{its own name for a parameter that is asked for: the model's name}"""
+
+
+@dataclass
+class Sweep:
+    """What one pass over B examples collects: `squares` {name: squared norms}.
+
+    `several`: parameters that are used more than once, or may be; `routes`: {name: route}.
+    """
+
+    b: int
+    routes: Mapping[str, str]
+    several: frozenset[str]
+    squares: dict[str, Squares] = field(default_factory=dict)
+    uses: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    failed: dict[str, str] = field(default_factory=dict)
+    """{parameter: why its layer's rule could not be applied}"""
+    expanded: set[str] = field(default_factory=set)
+    """Parameters of layers that gave one output for all examples, of which each was then given its own."""
+    busy: bool = False
+    """A rule is at work: it may call its layer again, which is no use of it."""
+    pending: dict[str, list[Use]] = field(default_factory=lambda: defaultdict(list))
+
+    def collect(self, layer: Layer, inputs: torch.Tensor, grad: torch.Tensor) -> None:
+        """Called with the input of a layer and the gradient at its output."""
+        self.busy = True
+        try:
+            with torch.no_grad(), torch.autocast(grad.device.type, enabled=False):
+                self.ask(layer, inputs, grad)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+                raise  # a smaller batch may do
+            self.failed |= dict.fromkeys(layer.names.values(), f"{layer.module.__class__.__name__}: {str(error).splitlines()[0][:80]}")
+        finally:
+            self.busy = False
+
+    def ask(self, layer: Layer, inputs: torch.Tensor, grad: torch.Tensor) -> None:
+        """Add what the layer's rule says."""
+        if self.several.isdisjoint(layer.names.values()):
+            self.squares |= squares_of(layer, inputs, grad, self.b)
+            for name in layer.names.values():
+                self.uses[name] += 1
+            return
+        for key, use in layer.rule.uses(layer.module, inputs, grad, self.b, layer.route).items():
+            if key in layer.names:
+                self.add(layer.names[key], use)
+
+    def add(self, name: str, use: Use) -> None:
+        """One more use of a parameter."""
+        self.uses[name] += 1
+        self.pending[name].append(use)
+
+    def finish(self) -> dict[str, Squares]:
+        """{name: squared norms} of everything that was collected."""
+        with torch.no_grad():
+            for name, uses in self.pending.items():
+                self.squares[name] = Uses(uses).squares(self.routes.get(name, MATRIX))
+        return self.squares
+
+
+def squares_of(layer: Layer, inputs: torch.Tensor, grad: torch.Tensor, b: int) -> dict[str, Squares]:
+    """{name: squared norms} of a layer that is used once, some examples at a time where its rule takes memory."""
+    rule, module, fold = layer.rule, layer.module, len(inputs) // b
+    found: dict[str, list[Squares]] = {name: [] for name in layer.names.values()}
+    for rows in chunks(b, rule.size(module, inputs, grad, b, layer.route)):
+        part = slice(rows.start * fold, rows.stop * fold)
+        x, g, n = inputs[part], grad[part], rows.stop - rows.start
+        squares = rule.shortcut(module, x, g, n, layer.route)
+        if squares is None:
+            squares = {key: use.squares(layer.route) for key, use in rule.uses(module, x, g, n, layer.route).items() if key in layer.names}
+        for key, name in layer.names.items():
+            if key in squares:
+                found[name].append(squares[key])
+    return {name: joined(parts) for name, parts in found.items() if parts}
+
+
+def sweep_batch(
+    model: nn.Module,
+    inputs: Inputs,
+    targets: torch.Tensor,
+    losses_of: Losses,
+    sweep: Sweep,
+    layers: Sequence[Layer],
+    widened: Mapping[str, nn.Parameter],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(losses [B], logits [B, C]), detached; the sweep then holds the squared norms. `widened`: parameters that `raw.py` follows."""
+    meetings = Meetings(sweep.b)
+    leaves = {name: parameter.detach().requires_grad_() for name, parameter in widened.items()}
+    given: dict[str, torch.Tensor] = {name: raw(leaf, meetings) for name, leaf in leaves.items()}
+
+    def call(*args: torch.Tensor, **kwargs: torch.Tensor) -> Any:
+        return functional_call(model, given, args, kwargs) if given else model(*args, **kwargs)
+
+    single = ContiguousBatchNorms() if sweep.b == 1 else nullcontext()
+    with frozen(model), fresh(model), listening(sweep, layers), torch.enable_grad(), single:
+        logits = logits_of(call, inputs).as_subclass(torch.Tensor)
+        losses = losses_of(logits.float(), targets)
+        if losses.requires_grad:
+            losses.sum().backward()
+    for name, use in meetings.gradients(leaves):
+        sweep.add(name, use)
+    return losses.detach().float(), logits.detach().float()
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """No parameter requires a gradient inside the block."""
+    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def listening(sweep: Sweep, layers: Sequence[Layer]) -> Iterator[None]:
+    """Layers report to the sweep inside the block."""
+    with ExitStack() as stack:
+        for layer in layers:
+            for handle in _hooks(sweep, layer):
+                stack.callback(handle.remove)
+        yield
+
+
+def _hooks(sweep: Sweep, layer: Layer) -> Iterator[RemovableHandle]:
+    kept: list[torch.Tensor] = []
+
+    def heard(inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        if len(inputs) == 1 < sweep.b and len(output) == 1:
+            # The same for every example, such as positions: from here on each has its own.
+            inputs, output = (part.expand(sweep.b, *part.shape[1:]) for part in (inputs, output))
+            sweep.expanded |= set(layer.names.values())
+        if not output.requires_grad:
+            # Nothing before it needs a gradient; a copy, since the next layer may write into it.
+            output = output.detach().requires_grad_().clone()
+        output.register_hook(lambda grad: sweep.collect(layer, inputs, grad))
+        return output
+
+    def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        inputs = args[0] if args else next(iter(kwargs.values()), None)
+        # What takes no tensor (positions of so many tokens) has no examples to tell apart.
+        if torch.is_grad_enabled() and isinstance(output, torch.Tensor) and isinstance(inputs, torch.Tensor) and not sweep.busy:
+            return heard(inputs.detach(), output)
+        return None
+
+    if not has_activation(layer.module):
+        yield layer.module.register_forward_hook(after, with_kwargs=True)
+        return
+
+    # A normalisation with its activation: what counts is the value between them.
+    def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if not sweep.busy:
+            kept[:] = [args[0].detach()]
+
+    def between(module: nn.Module, args: tuple[Any, ...]) -> Any:
+        return (heard(kept.pop(), args[0]), *args[1:]) if torch.is_grad_enabled() and kept and not sweep.busy else None
+
+    yield layer.module.register_forward_pre_hook(before)
+    yield layer.module.get_submodule("drop").register_forward_pre_hook(between)
+
+
+def per_example(loss: Callable[..., torch.Tensor]) -> Losses:
+    """`loss` as a function that gives one number per example.
+
+    One with an argument `reduction` is called with "none". Any other may give [B], or one number, which is then asked for each example.
+    """
+    if "reduction" in inspect.signature(loss).parameters:
+        return lambda logits, targets: loss(logits, targets, reduction="none")
+
+    def losses_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        found = loss(logits, targets)
+        if found.ndim == 0:
+            found = torch.stack([loss(logits[i : i + 1], targets[i : i + 1]) for i in range(len(targets))])
+        return found
+
+    return losses_of
