@@ -28,7 +28,7 @@ BLOCKS = re.findall(r"<!-- tested -->\n```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_every_python_block_is_tested():
-    assert len(BLOCKS) == README.count("```python") == 7
+    assert len(BLOCKS) == README.count("```python") == 8
 
 
 def test_the_python_example(monkeypatch: pytest.MonkeyPatch):
@@ -94,9 +94,19 @@ def test_the_trainer_example(tmp_path: Path):
     assert list(names["table"].columns) == ["el2n_e1", "el2n", "forgetting", "forgetting_events", "never_learned"]
 
 
+def test_the_norms_on_their_own(capsys: pytest.CaptureFixture[str]):
+    scope: dict[str, Any] = {}
+    exec(BLOCKS[6], scope)
+    model, result = scope["model"], scope["result"]
+    loss = torch.nn.functional.cross_entropy(model(scope["inputs"][:1]), scope["targets"][:1])
+    norm = torch.stack([gradient.norm() for gradient in torch.autograd.grad(loss, list(model.parameters()))]).norm()
+    torch.testing.assert_close(result.norms[0], norm, rtol=1e-4, atol=0)
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
 def test_the_added_score_is_a_score(monkeypatch: pytest.MonkeyPatch):
     module = types.ModuleType("my_scores")
-    exec(BLOCKS[6], module.__dict__)
+    exec(BLOCKS[7], module.__dict__)
     monkeypatch.setitem(sys.modules, "my_scores", module)
     assert isinstance(module.SCORER, BatchScore)
     table = hf_datadiet.score_dataset(
@@ -120,4 +130,8 @@ def test_the_commands_exist():
 
 def test_the_linked_files_exist():
     for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (ROOT / target).exists(), target
+        path, _, heading = target.partition("#")
+        page = ROOT / (path or "README.md")
+        assert page.exists(), target
+        headings = [line.lstrip("# ").lower() for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+        assert not heading or heading in {re.sub(r"[^\w -]", "", text).replace(" ", "-") for text in headings}, target
