@@ -74,19 +74,21 @@ class Factors:
     def _at_once(self, route: str) -> Squares:
         left, right = self.left.float(), self.right.float()
         if route == GRAM:
-            lengths = torch.linalg.vector_norm(left, dim=3) * torch.linalg.vector_norm(right, dim=3)
-            return Squares(_gram(left, right).clamp_min_(0), lengths.sum((1, 2)).square_() * EPSILON)
+            square, lengths = _gram(left, right)
+            return Squares(square.clamp_min_(0), lengths.square_() * EPSILON)
         return certain((left.mT @ right).square_().sum((1, 2, 3)))
 
 
-def _gram(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """[B]: the sum over t, t' of the products of both Gram matrices."""
+def _gram(left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[B]: the sum over t, t' of the products of both Gram matrices; [B]: the sum over t of |left_t| |right_t|."""
     half = left.shape[2] // 2
     if 2 * half < HALVED:
-        return (left @ left.mT).mul_(right @ right.mT).sum((1, 2, 3))
+        products = (left @ left.mT).mul_(right @ right.mT)
+        return products.sum((1, 2, 3)), products.diagonal(dim1=2, dim2=3).sqrt().sum((1, 2))
     (left, left_after), (right, right_after) = ((part[:, :, :half], part[:, :, half:]) for part in (left, right))
     across = (left @ left_after.mT).mul_(right @ right_after.mT).sum((1, 2, 3))
-    return _gram(left, right) + _gram(left_after, right_after) + 2 * across
+    (square, lengths), (square_after, lengths_after) = _gram(left, right), _gram(left_after, right_after)
+    return square + square_after + 2 * across, lengths + lengths_after
 
 
 @dataclass(frozen=True)
