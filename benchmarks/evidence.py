@@ -23,7 +23,7 @@ from hf_datadiet.stats import spearman
 from hf_datadiet.store import RunFolder
 
 RUNS = Path("runs/evidence")
-ROWS = 8000
+ROWS = 5000
 COMMON = (
     f"source.limit={ROWS}",
     "score.observe_at=[0]",
@@ -48,18 +48,18 @@ PRUNE = {
     ),
 }
 NOISE = {"clean": (), "noisy": ("source.label_noise={fraction: 0.1}",)}
-TESTS = {"clean": (("random-800", "el2n-10"), ("random-4000", "grand-init-50")), "noisy": (("window-40", "el2n-40"),)}
+TESTS = {"clean": (("random-500", "el2n-10"), ("random-2500", "grand-init-50")), "noisy": (("window-40", "el2n-40"),)}
 """(arm, other): the arm is expected to be better."""
 REPORTED = {
     "clean": (
-        ("el2n-50", "random-4000"),
-        ("el2n-70", "random-5600"),
+        ("el2n-50", "random-2500"),
+        ("el2n-70", "random-3500"),
         ("ccs-10", "el2n-10"),
-        ("stratified-800", "el2n-10"),
-        ("ccs-10", "random-800"),
+        ("stratified-500", "el2n-10"),
+        ("ccs-10", "random-500"),
         ("el2n-50", "full"),
     ),
-    "noisy": (("window-40", "random-3200"), ("window-40", "full")),
+    "noisy": (("window-40", "random-2000"), ("window-40", "full")),
 }
 CORRELATIONS = (("el2n", "grand"), ("grand_e0", "el2n"), ("grand_e0", "input_norm"), ("el2n", "forgetting"), ("el2n_e0", "el2n"))
 
