@@ -110,8 +110,10 @@ def _selection_section(selection: Mapping[str, Any], report: Report) -> str:
     rows = [[entry["class"], str(entry["rows"]), str(entry["kept"]), percent(entry["rate"])] for entry in selection["per_class"]]
     reasons = "\n".join(f"- {count} rows: {' '.join(reason.splitlines())}" for reason, count in selection["reasons"].items())
     chosen = ", chosen on validation rows (see below)" if AUTO in selection["parameters"] else ""
-    head = f"{selection['n_kept']} rows kept ({percent(selection['share'])}), {selection['n_dropped']} dropped: "
+    head = (
+        f"{selection['n_kept']} rows kept ({percent(selection['share'])}), {selection['n_dropped']} dropped: "
         f"{selection['strategy']}{by}{chosen}."
+    )
     return f"## Selection {selection['name']}\n\n{head}\n\n{reasons}\n\n" + table(["class", "rows", "kept", "share kept"], rows)
 
 
@@ -119,11 +121,11 @@ def _tuning_section(tuning: Mapping[str, Any]) -> str:
     matched = "as many epochs" if tuning["match"] == "epochs" else "as many steps"
     note = (
         f"Each candidate kept its share of {tuning['n_rest']} rows, by the scores of this run; `{tuning['model']}` was trained on it from "
-        f"scratch, for {matched} as a training on all of them takes, and judged on the validation rows after the last epoch. Test rows were "
-        "not looked at. The first candidate within one standard error of the best is taken; the standard error is that of the difference to "
-        "the best over seeds, and what other validation rows would change stands beside it. An accuracy that was chosen as the best "
-        "flatters: the evaluation on test rows is the one to quote. The scores themselves come from trainings that saw the validation rows "
-        "with their labels, the models judged here do not; and where labels are noisy, those of the validation rows are too."
+        f"scratch, for {matched} as a training on all of them takes, and judged on the validation rows after the last epoch. Test rows "
+        "were not looked at. The first candidate within one standard error of the best is taken; the standard error is that of the "
+        "difference to the best over seeds, and what other validation rows would change stands beside it. An accuracy that was chosen as "
+        "the best flatters: the evaluation on test rows is the one to quote. The scores themselves come from trainings that saw the "
+        "validation rows with their labels, the models judged here do not; and where labels are noisy, validation labels are as noisy."
     )
     head = f"## Choice of {tuning['selection']}\n\n{_tuning_head(tuning)}."
     return f"{head}\n\n{_candidate_table(tuning)}\n\n{_choice(tuning)}\n\n{note}"
