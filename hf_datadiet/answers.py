@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from hf_datadiet.durable import json_text
 from hf_datadiet.markdown import summary
 from hf_datadiet.records import Report, Selection
+from hf_datadiet.selection import AUTO
 from hf_datadiet.status import Status, status_of
 from hf_datadiet.store import RunFolder
 from hf_datadiet.trainings import State, Training
@@ -49,6 +50,10 @@ def of_selection(folder: RunFolder, selection: Selection, dataset: Path | None) 
     path = folder.selection_path(selection.name) / "selection.parquet"
     kept, dropped = selection.kept.size, selection.dropped.size
     written = [] if dataset is None else [f"pruned dataset: {dataset}"]
+    tuned = selection.parameters.get(AUTO)
+    if tuned:
+        of = f"{len(tuned['candidates'])} candidates on {tuned['n_validation']} validation rows"
+        written.insert(0, f"strategy: {tuned['chosen']}, chosen among {of}; hf-datadiet report shows them")
     data = {
         "run": str(folder.path),
         "name": selection.name,
@@ -57,7 +62,7 @@ def of_selection(folder: RunFolder, selection: Selection, dataset: Path | None) 
         "selection": str(path),
         "dataset": None if dataset is None else str(dataset),
         "next": step,
-    }
+    } | ({AUTO: tuned} if tuned else {})
     return Answer("\n".join([f"{kept} rows kept, {dropped} dropped: {path}", *written, f"next: {step}"]), data)
 
 
@@ -71,6 +76,10 @@ def of_forecast(found: Forecast, *, source: str, n_source_rows: int, seeds_done:
         f"score     {found.n_seeds} seeds ({seeds_done} done) x {found.score_epochs} epochs = {found.score_steps} steps, "
         f"observed after epoch {', '.join(map(str, found.moments))}: about {clock(found.score_seconds)} for all{together}",
     ]
+    if found.tunings:
+        lines.append(
+            f"tune      {'; '.join(found.tunings.values())} = {found.tune_steps} steps: about {clock(found.tune_seconds)}{together}"
+        )
     if found.arms:
         sizes = ", ".join(f"{arm} {rows}" for arm, rows in found.arms.items())
         lines.append(
@@ -101,9 +110,10 @@ def of_status(status: Status) -> Answer:
         f"scores      {', '.join(status.scores) or 'none yet'}",
         f"selections  {', '.join(f'{name} ({kept} rows)' for name, kept in status.selections.items()) or 'none yet'}",
     ]
-    for name, arms in status.evaluations.items():
+    begun = [("tuning", status.tunings), ("evaluation", status.evaluations)]
+    for what, name, arms in ((what, name, arms) for what, trials in begun for name, arms in trials.items()):
         everything = {(arm, seed): training for arm, trainings in arms.items() for seed, training in trainings.items()}
-        lines.append(f"evaluation  {name}: {_count(everything, ' trainings')}")
+        lines.append(f"{what:10}  {name}: {_count(everything, ' trainings')}")
         width = max(map(len, arms), default=0)
         lines += [f"            {arm:{width}}  {_seeds(trainings)}" for arm, trainings in arms.items()]
     lines += [*_left(status), f"report      {'written' if status.report else 'none yet'}", f"next        {status.next}"]

@@ -60,4 +60,5 @@ def describe(selection: Selection) -> str:
     by = f" by {selection.score}" if selection.score else ""
     mix = selection.parameters.get("mix", 0)
     mixed = f", {100 * mix:.4g} % of them at random" if mix else ""
-    return f"{selection.kept.size} rows: {selection.strategy}{by}{mixed}{in_words(selection.parameters.get('quotas', 'none'))}"
+    tuned = ", chosen on validation rows" if "auto" in selection.parameters else ""
+    return f"{selection.kept.size} rows: {selection.strategy}{by}{mixed}{in_words(selection.parameters.get('quotas', 'none'))}{tuned}"

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from hf_datadiet import registry
+from hf_datadiet.candidates import MEANING
 from hf_datadiet.durable import write_text
 from hf_datadiet.errors import RecipeError
+from hf_datadiet.selection import AUTO
 
 Shelf: TypeAlias = Literal["scorers", "selectors", "tasks", "recipes", "launches"]
 
@@ -25,7 +27,8 @@ def recipes_folder() -> Path:
 def catalogue(shelf: Shelf) -> dict[str, str]:
     """{name: meaning}, sorted by name. Imports no plug-in and reads no more of a file than its first lines."""
     if shelf in ("scorers", "selectors", "tasks"):
-        return {name: registry.meaning(shelf, name) for name in registry.names(shelf)}
+        found = {name: registry.meaning(shelf, name) for name in registry.names(shelf)}
+        return dict(sorted((found | {AUTO: MEANING}).items())) if shelf == "selectors" else found
     if shelf == "launches":
         return {name: _headline(path) for name, path in _launches().items()}
     return {path.stem: _headline(path) for path in sorted(recipes_folder().glob("*.yaml"))}

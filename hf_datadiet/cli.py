@@ -21,6 +21,7 @@ from hf_datadiet.options import FORM, NUM_PROCESSES, OVERRIDES, PLUGINS, RECIPE,
 from hf_datadiet.recipe import PruneSpec, Recipe
 from hf_datadiet.recipe_yaml import kept_recipe, load_recipe, recipe_from
 from hf_datadiet.reporting import report_run
+from hf_datadiet.selection import AUTO
 from hf_datadiet.status import status_of
 from hf_datadiet.store import RunFolder
 
@@ -61,15 +62,19 @@ def run(recipe: Path, dry_run: bool, num_processes: int | None, allow_plugins: b
     from hf_datadiet.prune import prune_run, rehearse
     from hf_datadiet.score import score_run
     from hf_datadiet.training.session import claimed, open_session
+    from hf_datadiet.tune import tune_run
 
     command = _command()
     session = open_session(loaded, folder, command=command, claim=False, allow_plugins=allow_plugins)
     rehearse(session, loaded.prune, allow_plugins=allow_plugins)
     session = claimed(session)
     score_run(session)
-    if session.processes.main:
-        for spec in loaded.prune:
-            prune_run(folder, spec, command=command, allow_plugins=allow_plugins)
+    for spec in loaded.prune:
+        evidence = None
+        if spec.strategy == AUTO:
+            spec, evidence = tune_run(session, spec, allow_plugins=allow_plugins)
+        if session.processes.main:
+            prune_run(folder, spec, command=command, evidence=evidence, allow_plugins=allow_plugins)
     session.processes.wait()
     evaluate_run(session)
     _report(session, form)
@@ -123,7 +128,11 @@ def score(
 @click.option(
     "--score", "columns", multiple=True, help="Column of scores.parquet to go by; several: mean rank.", shell_complete=completion.columns
 )
-@click.option("--strategy", help="hardest (default) or another of: hf-datadiet list selectors.", shell_complete=completion.strategies)
+@click.option(
+    "--strategy",
+    help="hardest (default) or another of: hf-datadiet list selectors; auto trains to choose one.",
+    shell_complete=completion.strategies,
+)
 @click.option(
     "--quotas",
     default="none",
@@ -135,6 +144,7 @@ def score(
 @click.option("--set", "parameters", multiple=True, metavar="KEY=VALUE", help="A parameter of the strategy: --set skip=0.05.")
 @click.option("--write", type=click.Choice(["parquet", "disk"]), help="Also write the pruned dataset, with score columns.")
 @click.option("--prefix", default="", help="Put before the names of the score columns of --write.")
+@NUM_PROCESSES
 @PLUGINS
 @FORM
 def prune(
@@ -150,10 +160,11 @@ def prune(
     parameters: tuple[str, ...],
     write: Any,
     prefix: str,
+    num_processes: int | None,
     allow_plugins: bool,
     form: answers.Form,
 ) -> None:
-    """Choose the rows of RUN that stay. Overrides say where the source lies now, for --write: source.path=FOLDER."""
+    """Choose the rows of RUN that stay. Overrides say where the source lies now, for --write and --strategy auto: source.path=FOLDER."""
     from hf_datadiet.prune import choose, write_pruned
     from hf_datadiet.recipe_yaml import parse_overrides
 
@@ -168,7 +179,14 @@ def prune(
     spec: PruneSpec = recipe_from({"source": {}, "prune": [asked | parse_overrides(parameters)]}).prune[0]
     kept = RunFolder(folder)
     kept.require()
-    selection = choose(kept, spec, command=_command(), allow_plugins=allow_plugins)
+    evidence, speaks = None, True
+    if spec.strategy == AUTO:
+        spec, evidence, speaks = _tuned(kept, spec, overrides, num_processes, allow_plugins)
+    elif num_processes is not None:
+        raise RecipeError("--num-processes is for trainings, and only strategy auto trains here; leave it out")
+    if not speaks:
+        return
+    selection = choose(kept, spec, command=_command(), evidence=evidence, allow_plugins=allow_plugins)
     # Before the selection, so that a dataset that cannot be written leaves nothing behind.
     written = (
         write_pruned(kept, _recipe_of(kept, overrides), selection, form=write, prefix=prefix, allow_plugins=allow_plugins)
@@ -278,6 +296,20 @@ def _report(session: Session, form: answers.Form, *, complete: bool = True) -> N
         _say(answers.of_status(status_of(session.folder)), form)
 
 
+def _tuned(
+    folder: RunFolder, spec: PruneSpec, overrides: Sequence[str], num_processes: int | None, allow_plugins: bool
+) -> tuple[PruneSpec, dict[str, Any], bool]:
+    """What strategy auto chooses, why, and whether this is the process that goes on with it."""
+    from hf_datadiet.training.session import open_session
+    from hf_datadiet.tune import require_model, tune_run
+
+    recipe = _recipe_of(folder, overrides)
+    require_model(recipe)
+    _share_out(num_processes, recipe, folder, allow_plugins)
+    session = open_session(recipe, folder, command=_command(), allow_plugins=allow_plugins)
+    return *tune_run(session, spec, allow_plugins=allow_plugins), session.processes.main
+
+
 def _score_logits(
     logits: Sequence[str], labels: Path | None, words: Sequence[str], out: Path, allow_plugins: bool, form: answers.Form
 ) -> None:
@@ -315,12 +347,12 @@ def _estimate(
 
     to_start(num_processes)
     session = open_session(recipe, folder, command=_command(), claim=False, allow_plugins=allow_plugins)
-    rehearse(session, recipe.prune, allow_plugins=allow_plugins)
+    comparisons = rehearse(session, recipe.prune, allow_plugins=allow_plugins)
     n = len(session.labelled)
     # How many rows pass a threshold is not known before scoring: all of them at most.
     sizes = {spec.name: n if isinstance(spec.keep, Mapping) else budget(spec.keep, n) for spec in recipe.prune if whole}
     arms = {"full": n, **sizes, **{arm.name: arm.size for arm in drawn_arms(sizes.values(), n)}} if whole else {}
-    found = forecast(session, arms=arms, processes=num_processes or 1)
+    found = forecast(session, arms=arms, processes=num_processes or 1, tunings=comparisons if whole else {})
     record, done = session.pinned.record, sum(folder.has_seed(seed) for seed in range(recipe.score.seeds))
     _say(answers.of_forecast(found, source=record.name, n_source_rows=record.n_rows, seeds_done=done, folder=folder.path), form)
 

@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem
 from hf_datadiet import registry
 from hf_datadiet.catalogue import catalogue
 from hf_datadiet.errors import DataDietError
+from hf_datadiet.selection import AUTO
 from hf_datadiet.status import status_of
 from hf_datadiet.store import RunFolder
 
@@ -43,8 +44,8 @@ def columns(context: Context, _parameter: Parameter, typed: str) -> Offers:
 
 
 def strategies(_context: Context, _parameter: Parameter, typed: str) -> Offers:
-    """Strategies of the registry."""
-    return _offers(registry.names("selectors"), typed)
+    """Strategies, and what chooses among them."""
+    return _offers(sorted([*registry.names("selectors"), AUTO]), typed)
 
 
 def quotas(_context: Context, _parameter: Parameter, typed: str) -> Offers:

@@ -85,6 +85,17 @@ def _kept_doubts(selection: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
         yield {"kind": "class imbalance", "selection": name, "value": ratio, "text": text}
 
 
+def tuning_doubts(tuning: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    """What there is to say of a tuning (an entry made by `choice.tuned`): whether it could tell its candidates apart."""
+    if tuning["n_alike"] > 1:
+        seeds = f"{tuning['n_seeds']} seed{'' if tuning['n_seeds'] == 1 else 's'} each"
+        text = (
+            f"{tuning['selection']}: {tuning['n_alike']} of {tuning['n_candidates']} candidates are within one standard error of the best "
+            f"on {tuning['n_validation']} validation rows, with {seeds}; {tuning['chosen']} was taken because it stands first among them"
+        )
+        yield {"kind": "tuning undecided", "selection": tuning["selection"], "value": tuning["n_alike"], "text": text}
+
+
 def evaluation_doubts(evaluation: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     """What there is to say of an evaluation (an entry made by `judgement.judged`): its seeds, its test rows, its classes."""
     name = evaluation["name"]

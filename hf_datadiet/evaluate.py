@@ -19,7 +19,7 @@ from hf_datadiet.arms import Arm, arms_of, is_added
 from hf_datadiet.defaults import recipe_for
 from hf_datadiet.errors import CoverageError, RecipeError, StaleRecordError
 from hf_datadiet.identity import digest_of, label_digest
-from hf_datadiet.recipe import FIRST_EVALUATION_SEED, Recipe
+from hf_datadiet.recipe import Recipe
 from hf_datadiet.records import ArmResult, EvaluationTable, Plan, Selection
 from hf_datadiet.tasks.base import Task
 from hf_datadiet.training.feed import Feed
@@ -44,15 +44,18 @@ def evaluate_run(session: Session, *, progress: bool = True) -> EvaluationTable 
     return judge(session, [folder.load_selection(name) for name in folder.to_judge()], progress=progress)
 
 
-def judge(session: Session, selections: Sequence[Selection], *, progress: bool) -> EvaluationTable | None:
-    """All arms times all seeds on the session's rows; several processes share the trainings."""
+def judge(session: Session, selections: Sequence[Selection], *, progress: bool, beside: bool = True) -> EvaluationTable | None:
+    """All arms times all seeds on the session's rows; several processes share the trainings.
+
+    `beside`: also on everything and on random sets, beside the selections. The records lie among those of the folder's `trials`.
+    """
     recipe, folder, spec, processes = session.recipe, session.folder, session.recipe.evaluate, session.processes
     _check(session, selections)
     train = session.train_feed()
     test = session.test_feed(train)
     if np.intersect1d(test.example_id, train.example_id).size and session.pinned.test is session.pinned.dataset:
         raise CoverageError("held-out rows are among the training rows")
-    arms = arms_of(selections, len(train))
+    arms = [arm for arm in arms_of(selections, len(train)) if beside or arm.kind == "selection"]
     cells = _cells(session, arms, len(train))
     there = _there(session, cells)
     # Seed by seed: an evaluation that ends early has whole seeds to compare.
@@ -103,7 +106,7 @@ class Cell:
 
 def _cells(session: Session, arms: Sequence[Arm], n_rows: int) -> list[Cell]:
     """Every arm with every seed."""
-    recipe, label = session.recipe, session.pinned.label[session.labelled]
+    recipe, label, first = session.recipe, session.pinned.label[session.labelled], session.folder.trials.first_seed
     return [
         Cell(
             arm.name,
@@ -112,13 +115,13 @@ def _cells(session: Session, arms: Sequence[Arm], n_rows: int) -> list[Cell]:
             arm_steps(recipe, arm.size, n_rows),
         )
         for arm in arms
-        for seed in range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + recipe.evaluate.seeds)
+        for seed in range(first, first + recipe.evaluate.seeds)
     ]
 
 
 def _retrain(session: Session, train: Feed, test: Feed, plan: Plan, todo: Sequence[Cell], shown: bool) -> None:
     """Carry out this process's share of the trainings and save what they predict."""
-    recipe, folder, spec = session.recipe, session.folder, session.recipe.evaluate
+    recipe, folder, spec, trials = session.recipe, session.folder, session.recipe.evaluate, session.folder.trials
     cells = todo if plan.world > 1 else session.processes.share(todo, lambda cell: cell.steps)
     # Of several processes at one training the main one speaks and writes.
     speaks = plan.world == 1 or session.processes.main
@@ -127,8 +130,8 @@ def _retrain(session: Session, train: Feed, test: Feed, plan: Plan, todo: Sequen
         with tracked(recipe.tracker if speaks else None, folder, f"{cell.arm}-{cell.seed}") as log:
 
             def report(stats: Mapping[str, float], cell: Cell = cell, log: Log = log) -> None:
-                where = f"{cell.arm}  seed {cell.seed - FIRST_EVALUATION_SEED + 1}/{spec.seeds}  epoch {stats['epoch']:.0f}"
-                bar.advance(stats["steps"], f"evaluate  {where}  loss {stats['loss']:.3f}")
+                where = f"{cell.arm}  seed {cell.seed - trials.first_seed + 1}/{spec.seeds}  epoch {stats['epoch']:.0f}"
+                bar.advance(stats["steps"], f"{trials.verb}  {where}  loss {stats['loss']:.3f}")
                 log({"train/loss": stats["loss"], "train/accuracy": stats["accuracy"]}, int(stats["epoch"]))
 
             def resumed(epochs: int, steps: int, cell: Cell = cell) -> None:
@@ -151,7 +154,7 @@ def _retrain(session: Session, train: Feed, test: Feed, plan: Plan, todo: Sequen
                 )
                 if speaks:
                     folder.save_arm(spec.name, result, test.example_id)
-            log({f"test/{metric}": value for metric, value in result.metrics.items()}, result.epochs)
+            log({f"{trials.held_out}/{metric}": value for metric, value in result.metrics.items()}, result.epochs)
 
 
 def arm_steps(recipe: Recipe, n_rows: int, n_full: int) -> int:
@@ -174,12 +177,12 @@ def _check(session: Session, selections: Sequence[Selection]) -> None:
 
 def _finished(session: Session, cell: Cell) -> ArmResult | None:
     """The training as an earlier call finished it, or None; `StaleRecordError` if it had other rows or lasted otherwise."""
-    name = session.recipe.evaluate.name
+    name, trials = session.recipe.evaluate.name, session.folder.trials
     result = session.folder.load_arm(name, cell.arm, cell.seed)
     if result is not None and (result.train_ids_digest != digest_of([cell.ids]) or result.steps != cell.steps):
         raise StaleRecordError(
-            f"evaluation {name!r} in {session.folder.path} has trained arm {cell.arm} on other rows or for other steps; "
-            f"set evaluate.name to a new name, or delete {session.folder.evaluation_path(name)}"
+            f"{trials.what} {name!r} in {session.folder.path} has trained arm {cell.arm} on other rows or for other steps; "
+            f"{trials.rename}, or delete {session.folder.evaluation_path(name)}"
         )
     return result
 

@@ -8,6 +8,7 @@ from typing import Any
 from hf_datadiet.cells import interval, number, percent, points, short, signed, signed_interval, table
 from hf_datadiet.recipe import LOGITS
 from hf_datadiet.records import Report
+from hf_datadiet.selection import AUTO
 
 
 def to_markdown(report: Report) -> str:
@@ -15,6 +16,7 @@ def to_markdown(report: Report) -> str:
     parts = [_head(report), *_score_sections(report)]
     for selection in report.selections:
         parts.append(_selection_section(selection, report))
+    parts += [_tuning_section(tuning) for tuning in report.tunings]
     for evaluation in report.evaluations:
         parts.append(_evaluation_section(evaluation))
     parts += [_cost_section(report), _file_section(report)]
@@ -26,6 +28,8 @@ def summary(report: Report) -> str:
     counts = {"without a label": "n_unlabelled", "that cannot be read": "n_skipped", "held out that cannot be read": "n_test_skipped"}
     none = "".join(f"; {report.source[key]} {what} have none" for what, key in counts.items() if report.source[key])
     parts = [f"Scores of {report.source['n_scored']} rows{none}", _score_table(report)]
+    for tuning in report.tunings:
+        parts += [_tuning_head(tuning), _candidate_table(tuning), _choice(tuning)]
     for evaluation in report.evaluations:
         parts += [f"Accuracy on {evaluation['n_test']} rows that were neither scored nor pruned, model after the last epoch"]
         parts += [_accuracy_table(evaluation), "What can be said of the differences", _difference_table(evaluation)]
@@ -105,10 +109,57 @@ def _selection_section(selection: Mapping[str, Any], report: Report) -> str:
     by = f" by `{selection['score']}`" if selection["score"] else ""
     rows = [[entry["class"], str(entry["rows"]), str(entry["kept"]), percent(entry["rate"])] for entry in selection["per_class"]]
     reasons = "\n".join(f"- {count} rows: {' '.join(reason.splitlines())}" for reason, count in selection["reasons"].items())
+    chosen = ", chosen on validation rows (see below)" if AUTO in selection["parameters"] else ""
     head = (
-        f"{selection['n_kept']} rows kept ({percent(selection['share'])}), {selection['n_dropped']} dropped: {selection['strategy']}{by}."
+        f"{selection['n_kept']} rows kept ({percent(selection['share'])}), {selection['n_dropped']} dropped: "
+        f"{selection['strategy']}{by}{chosen}."
     )
     return f"## Selection {selection['name']}\n\n{head}\n\n{reasons}\n\n" + table(["class", "rows", "kept", "share kept"], rows)
+
+
+def _tuning_section(tuning: Mapping[str, Any]) -> str:
+    matched = "as many epochs" if tuning["match"] == "epochs" else "as many steps"
+    note = (
+        f"Each candidate kept its share of {tuning['n_rest']} rows, by the scores of this run; `{tuning['model']}` was trained on it from "
+        f"scratch, for {matched} as a training on all of them takes, and judged on the validation rows after the last epoch. Test rows "
+        "were not looked at. The first candidate within one standard error of the best is taken; the standard error is that of the "
+        "difference to the best over seeds, and what other validation rows would change stands beside it. An accuracy that was chosen as "
+        "the best flatters: the evaluation on test rows is the one to quote. The scores themselves come from trainings that saw the "
+        "validation rows with their labels, the models judged here do not; and where labels are noisy, validation labels are as noisy."
+    )
+    head = f"## Choice of {tuning['selection']}\n\n{_tuning_head(tuning)}."
+    return f"{head}\n\n{_candidate_table(tuning)}\n\n{_choice(tuning)}\n\n{note}"
+
+
+def _tuning_head(tuning: Mapping[str, Any]) -> str:
+    seeds = f"{tuning['n_seeds']} fresh seed{'' if tuning['n_seeds'] == 1 else 's'}"
+    where = f"{tuning['n_validation']} validation rows that were split off the training rows"
+    return f"Candidates for {tuning['selection']} (strategy auto) on {where}, {seeds} each"
+
+
+def _candidate_table(tuning: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            candidate["candidate"],
+            str(candidate["n_rows"]),
+            str(candidate["steps"]),
+            number(candidate["accuracy"], 2),
+            signed(candidate["difference"], 2),
+            number(candidate["se"], 2),
+            number(candidate["rows_se"], 2),
+            str(candidate["n"]),
+            "yes" if candidate["chosen"] else "",
+        ]
+        for candidate in tuning["candidates"]
+    ]
+    return table(["candidate", "rows", "steps", "accuracy, %", "to the best", "s.e., seeds", "s.e., rows", "n", "chosen"], rows)
+
+
+def _choice(tuning: Mapping[str, Any]) -> str:
+    chosen, best = tuning["chosen"], tuning["best"]
+    if chosen == best:
+        return f"{chosen} is chosen: no other has a higher mean accuracy, and none before it comes within one standard error of it."
+    return f"{chosen} is chosen: {best} has the highest mean accuracy, but {chosen} stands before it and lies within one standard error."
 
 
 def _evaluation_section(evaluation: Mapping[str, Any]) -> str:
@@ -243,6 +294,8 @@ def _cost_section(report: Report) -> str:
         lines[-1] += (
             f" The trainings that judge the selections took {number(costs['evaluation_seconds'], 1)} s, and are no part of what follows."
         )
+    if costs["tuning_seconds"]:
+        lines[-1] += f" The trainings that chose strategies took {number(costs['tuning_seconds'], 1)} s."
     lines += [_saving(saving) for saving in costs["savings"]]
     return "\n".join(lines)
 
@@ -256,9 +309,10 @@ def _saving(saving: Mapping[str, Any]) -> str:
         )
     if saving["break_even_runs"] is None:
         return f"Training on {arm} takes {taken} for as many epochs (evaluation {saving['evaluation']}): no time is saved here."
+    paid = "scoring and choosing are" if saving["tuning_seconds"] else "scoring is"
     return (
         f"Training on {arm} takes {taken} for as many epochs (evaluation {saving['evaluation']}): each saves "
-        f"{number(saving['saved_seconds'], 1)} s, so scoring is paid back after {number(saving['break_even_runs'], 1)} such trainings."
+        f"{number(saving['saved_seconds'], 1)} s, so {paid} paid back after {number(saving['break_even_runs'], 1)} such trainings."
     )
 
 

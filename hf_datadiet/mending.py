@@ -1,6 +1,6 @@
 """A run folder made fit for work: what is damaged is named on stderr and put aside, so that it is made anew.
 
-Only what can be made anew without changing a bit: seeds, trainings of evaluations, the task's constants, the rows that were
+Only what can be made anew without changing a bit: seeds, trainings of evaluations and tunings, the task's constants, the rows that were
 skipped, and the plan, which every training carries. Reading alone mends nothing: it names what is damaged.
 """
 
@@ -43,17 +43,19 @@ def _clear_finished(folder: RunFolder) -> None:
     """Remove what is kept of trainings that are finished: the slower one of two launches may have left it."""
     for seed in folder.seeds():
         folder.unfinished_seed(seed).clear()
-    for name in folder.begun_evaluations():
-        for arm, seeds in folder.trained(name).items():
-            for seed in seeds:
-                folder.unfinished_arm(name, arm, seed).clear()
+    for trials in (folder, folder.tunings):
+        for name in trials.begun_evaluations():
+            for arm, seeds in trials.trained(name).items():
+                for seed in seeds:
+                    trials.unfinished_arm(name, arm, seed).clear()
 
 
 def _trainings(folder: RunFolder) -> Iterator[tuple[Path, Callable[[], RunResult | ArmResult | None]]]:
     """Every finished training, and what reads it."""
     for seed in folder.seeds():
         yield folder.seed_path(seed), partial(folder.load_seed, seed)
-    for name in folder.begun_evaluations():
-        for arm, seeds in folder.trained(name).items():
-            for seed in seeds:
-                yield folder.arm_path(name, arm, seed), partial(folder.load_arm, name, arm, seed)
+    for trials in (folder, folder.tunings):
+        for name in trials.begun_evaluations():
+            for arm, seeds in trials.trained(name).items():
+                for seed in seeds:
+                    yield trials.arm_path(name, arm, seed), partial(trials.load_arm, name, arm, seed)

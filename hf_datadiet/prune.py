@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_datadiet.budget import Keep, threshold_score
+from hf_datadiet.candidates import Comparison, compared
 from hf_datadiet.errors import DamagedError, RecipeError, StaleRecordError
 from hf_datadiet.quotas import Quotas
 from hf_datadiet.recipe import PruneSpec, Recipe
 from hf_datadiet.records import UNLABELLED, Provenance, ScoreColumn, ScoreTable, Selection
-from hf_datadiet.selection import select
+from hf_datadiet.selection import AUTO, select
 from hf_datadiet.store import RunFolder
 
 if TYPE_CHECKING:
@@ -75,20 +76,27 @@ def prune_dataset(
     return in_scored_split(dataset, table, kept), selection
 
 
-def prune_run(folder: RunFolder, spec: PruneSpec, *, command: str, allow_plugins: bool = False) -> Selection:
+def prune_run(
+    folder: RunFolder, spec: PruneSpec, *, command: str, evidence: Mapping[str, Any] | None = None, allow_plugins: bool = False
+) -> Selection:
     """Make the selection that `spec` asks for from the folder's scores, and write it."""
-    selection = choose(folder, spec, command=command, allow_plugins=allow_plugins)
+    selection = choose(folder, spec, command=command, evidence=evidence, allow_plugins=allow_plugins)
     folder.save_selection(selection)
     return selection
 
 
-def choose(folder: RunFolder, spec: PruneSpec, *, command: str, allow_plugins: bool = False) -> Selection:
+def choose(
+    folder: RunFolder, spec: PruneSpec, *, command: str, evidence: Mapping[str, Any] | None = None, allow_plugins: bool = False
+) -> Selection:
     """The selection that `spec` asks for from the folder's scores: an equal one that lies there under that name, or a new one.
 
-    Nothing is written. `StaleRecordError` for a different one of that name; one that is damaged can be made anew.
+    `evidence`: why its strategy was chosen, which it then records, if it was tuned. Nothing is written. `StaleRecordError` for a
+    different one of that name; one that is damaged can be made anew.
     """
     table = folder.load_scores()
     selection = _as_specified(table, spec, replace(table.provenance, command=command), allow_plugins)
+    if evidence is not None:
+        selection = replace(selection, parameters={**selection.parameters, AUTO: dict(evidence)})
     if spec.name not in folder.selections():
         return selection
     try:
@@ -118,8 +126,10 @@ def _as_specified(table: ScoreTable, spec: PruneSpec, provenance: Provenance, al
     )
 
 
-def rehearse(session: Session, specs: Sequence[PruneSpec], *, allow_plugins: bool = False) -> None:
+def rehearse(session: Session, specs: Sequence[PruneSpec], *, allow_plugins: bool = False) -> dict[str, Comparison]:
     """Make each selection from scores that are still invented, and raise what `select` will raise hours later.
+
+    Returns what those of strategy auto will compare, by name.
 
     The invented values run through the range that a score's definition allows, so that a strategy that cannot work with some of
     them says so. Whether any row passes a threshold is known only from the true scores.
@@ -133,10 +143,15 @@ def rehearse(session: Session, specs: Sequence[PruneSpec], *, allow_plugins: boo
         mean = (low + (high - low) * even).astype(np.float32)
         columns[name] = ScoreColumn(name, 0, mean, None, None, higher_is=direction, low=low, high=high, reliability=None)
     table = ScoreTable(session.pinned.record, ids, label, (0,), columns, session.provenance)
+    comparisons: dict[str, Comparison] = {}
     for spec in specs:
+        if spec.strategy == AUTO:
+            comparisons[spec.name] = compared(table, spec, session.provenance, allow_plugins=allow_plugins)
+            continue
         # Every row passes the threshold that takes its place.
         keep = {"score": threshold_score(spec.keep), "above": -1e300} if isinstance(spec.keep, Mapping) else spec.keep
         _as_specified(table, replace(spec, keep=keep), session.provenance, allow_plugins)
+    return comparisons
 
 
 def _ranges(session: Session) -> dict[str, tuple[float, float]]:

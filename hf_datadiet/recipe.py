@@ -20,6 +20,7 @@ from pydantic.dataclasses import dataclass
 from hf_datadiet.arms import is_added
 from hf_datadiet.quotas import SHAPES, Quotas
 from hf_datadiet.records import column_name
+from hf_datadiet.selection import AUTO
 
 STRICT_KEYS = ConfigDict(extra="forbid")
 
@@ -36,6 +37,9 @@ IN_MEMORY = "in-memory"
 
 FIRST_EVALUATION_SEED = 10_000
 """Evaluation seeds start here, so that they are disjoint from the scoring seeds 0..S-1."""
+
+FIRST_TUNING_SEED = 2 * FIRST_EVALUATION_SEED
+"""Seeds of tunings start here: no evaluation has as many as lie before it."""
 
 
 @dataclass(frozen=True, config=STRICT_KEYS)
@@ -217,7 +221,10 @@ Keep = Annotated[int | float | Mapping[str, Any], BeforeValidator(_a_budget)]
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class PruneSpec:
-    """One named selection. `parameters` are the strategy's own keys (window: skip); the others are those of `selection.select`."""
+    """One named selection. `parameters` are the strategy's own keys (window: skip); the others are those of `selection.select`.
+
+    `strategy: auto` has the keys of `candidates.Auto`.
+    """
 
     name: Name
     keep: Keep
@@ -232,6 +239,12 @@ class PruneSpec:
     def _free_name(self) -> PruneSpec:
         if is_added(self.name):
             raise ValueError(f"{self.name!r} is the name of an arm that evaluation adds by itself; choose another name")
+        return self
+
+    @model_validator(mode="after")
+    def _of_one_size(self) -> PruneSpec:
+        if self.strategy == AUTO and isinstance(self.keep, Mapping):
+            raise ValueError("strategy auto compares selections of one size, and a threshold is none; make keep a number")
         return self
 
 

@@ -344,5 +344,7 @@ class Report:
     costs: Mapping[str, Any]
     files: Mapping[str, str]
     provenance: Mapping[str, Any]
+    tunings: tuple[Mapping[str, Any], ...] = ()
+    """One for each selection by strategy auto: what was compared on validation rows, and what was chosen."""
     format: int = field(default=2)
     """2: verdicts, confounders, worst classes. Reports are written anew from the records, and never read back."""

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_datadiet import stats
+from hf_datadiet.choice import tuned
 from hf_datadiet.costs import costs
-from hf_datadiet.doubts import evaluation_doubts, run_doubts, selection_doubts
+from hf_datadiet.doubts import evaluation_doubts, run_doubts, selection_doubts, tuning_doubts
 from hf_datadiet.judgement import judged
 from hf_datadiet.records import UNLABELLED, EvaluationTable, Report, ScoreColumn, ScoreTable, Selection
 
@@ -32,6 +33,7 @@ def build_report(
     selections: Sequence[Selection],
     evaluations: Sequence[EvaluationTable],
     *,
+    tunings: Sequence[tuple[EvaluationTable, Mapping[str, Any]]] = (),
     task: Mapping[str, Any],
     seed_seconds: Sequence[Mapping[str, float]],
     files: Mapping[str, str],
@@ -40,6 +42,7 @@ def build_report(
 ) -> Report:
     """Everything there is to say about a run.
 
+    `tunings`: of each selection by strategy auto its trainings, and what they compare (`candidates.Comparison.record`).
     `task`: kind, model and training as plain values, `seeds_asked`, and `n_truncated` scored texts; `seed_seconds`: wall
     seconds of each scoring seed, {"train", "observe"}; `files`: what lies where, relative to the run folder;
     `n_test_skipped`: held-out rows that cannot be read. `text_length` [N labelled rows]: tokens
@@ -56,7 +59,9 @@ def build_report(
     rows = {entry["name"]: {row["class"]: row["kept"] for row in entry["per_class"]} for entry in kept}
     rows["full"] = {table.source.classes[label]: n for label, n in Counter(table.label[labelled].tolist()).items()}
     entries = tuple(judged(evaluation, table.source.classes, rows) for evaluation in evaluations)
+    choices = tuple(tuned(trained, about) for trained, about in tunings)
     doubts = [*run_doubts(task, len(table.seeds), int(labelled.sum())), *selection_doubts(scores, kept, task)]
+    doubts += [doubt for entry in choices for doubt in tuning_doubts(entry)]
     doubts += [doubt for entry in entries for doubt in evaluation_doubts(entry)]
     source = dataclasses.asdict(table.source) | {
         "n_scored": int(labelled.sum()),
@@ -71,9 +76,10 @@ def build_report(
         scores=scores,
         correlations=tuple(_correlations(table, labelled, selections)),
         selections=kept,
+        tunings=choices,
         evaluations=entries,
         warnings=tuple(doubts),
-        costs=costs(seed_seconds, entries),
+        costs=costs(seed_seconds, entries, choices),
         files=files,
         provenance=dataclasses.asdict(table.provenance),
     )

@@ -17,6 +17,8 @@ FILES = {
     "selections/*/selection.parquet": "every scored id: kept or dropped, and why",
     "evaluations/*/results.parquet": "accuracy of every training",
     "evaluations/*/predictions.parquet": "what every training said of every held-out row",
+    "tunings/*/tuning.json": "what strategy auto compared",
+    "tunings/*/results.parquet": "accuracy of every training on a candidate, on validation rows",
     "skipped.parquet": "rows that cannot be read, and why",
     "label_noise.parquet": "labels changed by source.label_noise",
     "recipe.yaml": "the recipe as it was understood",
@@ -28,6 +30,7 @@ def report_run(recipe: Recipe, folder: RunFolder) -> Report:
     """Write both reports of the folder anew, and return the report. `RecipeError` if nothing has been scored."""
     table = folder.load_scores()
     folder.require_markers()
+    folder.tunings.require_markers()
     folder.require_judged()
     skipped = folder.skipped()
     if skipped is None and recipe.source.on_bad_row == "skip":
@@ -46,6 +49,7 @@ def report_run(recipe: Recipe, folder: RunFolder) -> Report:
         table,
         [folder.load_selection(name) for name in folder.selections()],
         [folder.load_evaluation(name) for name in folder.evaluations()],
+        tunings=[(folder.tunings.load_evaluation(name), folder.load_tuning(name)) for name in folder.tunings.evaluations()],
         task=task,
         seed_seconds=[folder.load_seed(seed).seconds for seed in table.seeds],
         text_length=np.array(fitted["lengths"]) if recipe.task.kind == "text" and "lengths" in fitted else None,

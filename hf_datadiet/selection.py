@@ -21,6 +21,9 @@ from hf_datadiet.selectors.random import Random
 DEFAULT_STRATEGY = "hardest"
 """What the paper keeps (arXiv 2107.07075)."""
 
+AUTO = "auto"
+"""What stands in the place of a strategy where one is to be chosen by training (`candidates`, `tune`)."""
+
 
 def select(
     table: ScoreTable,
@@ -137,6 +140,11 @@ def _selector(strategy: str, parameters: Mapping[str, Any], allow_plugins: bool)
     """The strategy with its parameters; the names of both are checked."""
     if strategy == "threshold":
         raise RecipeError("a threshold is a budget, not a strategy; write keep: {score: el2n, below: 0.3}")
+    if strategy == AUTO:
+        raise RecipeError(
+            "strategy auto trains models to choose with, and scores alone have none; it works in a recipe (hf-datadiet run) and in "
+            "hf-datadiet prune RUN, or name a strategy"
+        )
     kind = registry.find("selectors", strategy, allow_plugins)
     if not is_dataclass(kind):
         raise PluginError(f"strategy {strategy} is not a dataclass; its fields are its parameters")

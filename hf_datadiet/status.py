@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 from hf_datadiet.arms import drawn_arms
 from hf_datadiet.errors import DamagedError
-from hf_datadiet.recipe import FIRST_EVALUATION_SEED, Recipe
+from hf_datadiet.recipe import FIRST_EVALUATION_SEED, FIRST_TUNING_SEED, Recipe
 from hf_datadiet.recipe_yaml import kept_recipe
 from hf_datadiet.store import RunFolder
 from hf_datadiet.trainings import Training, running, seconds_left, unfinished
@@ -19,8 +20,9 @@ from hf_datadiet.trainings import Training, running, seconds_left, unfinished
 class Status:
     """How far a run has come. `seeds` are the scoring seeds, 0..S-1; `scores` the columns of scores.parquet, empty before it exists.
 
-    `selections`: rows kept by each. `evaluations`: name -> arm -> seed -> training; the evaluation that the recipe names is
-    among them as soon as there is a selection to judge. `running`: how many trainings are running now. `seconds_left`: until
+    `selections`: rows kept by each. `tunings`: selection -> candidate -> seed -> training, of those that have begun. `evaluations`:
+    name -> arm -> seed -> training; the evaluation that the recipe names is among them as soon as there is a selection to judge.
+    `running`: how many trainings are running now. `seconds_left`: until
     all these trainings are done, with as many at a time; None while that cannot be known. `next`: the command to run now.
     """
 
@@ -30,6 +32,7 @@ class Status:
     seeds: Mapping[int, Training]
     scores: tuple[str, ...]
     selections: Mapping[str, int]
+    tunings: Mapping[str, Mapping[str, Mapping[int, Training]]]
     evaluations: Mapping[str, Mapping[str, Mapping[int, Training]]]
     running: int
     seconds_left: float | None
@@ -47,10 +50,12 @@ def status_of(folder: RunFolder) -> Status:
     seeds = {seed: _seed(folder, recipe, seed) for seed in range(recipe.score.seeds)}
     about, n_labelled = folder.glance_scores()
     selections = {name: folder.glance_selection(name) for name in folder.selections()}
+    tunings = {name: _tuning(folder.tunings, name) for name in folder.begun_tunings()}
     evaluations = {name: _trainings(folder, recipe, name, selections, n_labelled) for name in _evaluation_names(folder, recipe, selections)}
     report = (folder.path / "report.json").exists()
     # Seconds per row differ between stages: seeds are also observed.
-    stages = [list(seeds.values()), *([each for arm in arms.values() for each in arm.values()] for arms in evaluations.values())]
+    trials = (*tunings.values(), *evaluations.values())
+    stages = [list(seeds.values()), *([each for arm in arms.values() for each in arm.values()] for arms in trials)]
     left = [seconds_left(stage) for stage in stages]
     return Status(
         run=str(folder.path),
@@ -59,11 +64,12 @@ def status_of(folder: RunFolder) -> Status:
         seeds=seeds,
         scores=tuple(about),
         selections=selections,
+        tunings=tunings,
         evaluations=evaluations,
         running=sum(running(stage) for stage in stages),
         seconds_left=None if None in left else sum(seconds for seconds in left if seconds is not None),
         report=report,
-        next=_next(folder, recipe, seeds, about, evaluations, report),
+        next=_next(folder, recipe, seeds, about, tunings, evaluations, report),
     )
 
 
@@ -105,6 +111,13 @@ def _trainings(
     return {arm: {seed: _training(folder, name, arm, seed, work[arm]) for seed in seeds} for arm in work}
 
 
+def _tuning(folder: RunFolder, name: str) -> dict[str, dict[int, Training]]:
+    """`folder`: that of tunings, in which every training has as many rows."""
+    about = folder.load_tuning(name)
+    seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + about["asked"]["seeds"])
+    return {candidate: {seed: _training(folder, name, candidate, seed, 1.0) for seed in seeds} for candidate in about["candidates"]}
+
+
 def _training(folder: RunFolder, name: str, arm: str, seed: int, work: float) -> Training:
     try:
         result = folder.load_arm(name, arm, seed)
@@ -112,7 +125,7 @@ def _training(folder: RunFolder, name: str, arm: str, seed: int, work: float) ->
         return Training("damaged", reason=f"{error.path} {error.fault}", work=work)
     if result is not None:
         return Training("done", result.epochs, result.epochs, result.seconds, work=work)
-    return unfinished(folder.path / "unfinished" / "evaluate" / name / f"{arm}-{seed}", work)
+    return unfinished(folder.unfinished_path(name) / f"{arm}-{seed}", work)
 
 
 def _next(
@@ -120,15 +133,20 @@ def _next(
     recipe: Recipe,
     seeds: Mapping[int, Training],
     about: Mapping[str, Mapping[str, Any]],
+    tunings: Mapping[str, Mapping[str, Mapping[int, Training]]],
     evaluations: Mapping[str, Mapping[str, Mapping[int, Training]]],
     report: bool,
 ) -> str:
     run = shlex.quote(str(folder.path))
+    verb = "run" if recipe.prune and recipe.source.test is not None else "score"
+    again = f"hf-datadiet {verb} {shlex.quote(str(folder.path / 'recipe.yaml'))} --out {run}{folder.launched}"
     if not about or not _all_done(seeds):
         if not (recipe.source.sample or recipe.source.path or recipe.source.repo):
             return f"the same call in Python: score_dataset(..., out={str(folder.path)!r})"
-        verb = "run" if recipe.prune and recipe.source.test is not None else "score"
-        return f"hf-datadiet {verb} {shlex.quote(str(folder.path / 'recipe.yaml'))} --out {run}{folder.launched}"
+        return again
+    for name, candidates in tunings.items():
+        if not all(_all_done(trainings) for trainings in candidates.values()):
+            return again if verb == "run" and name in [spec.name for spec in recipe.prune] else _tune_again(folder, name)
     if not folder.selections():
         return f"hf-datadiet prune {run} --name keep-50 --score {shlex.quote(headline(about))} --keep 0.5"
     finished = folder.evaluations()
@@ -139,6 +157,20 @@ def _next(
         return f"hf-datadiet report {run}"
     another = f"hf-datadiet prune {run} --name keep-70 --score {shlex.quote(headline(about))} --keep 0.7"
     return f"read {folder.path / 'report.md'}; another budget: {another}"
+
+
+def _tune_again(folder: RunFolder, name: str) -> str:
+    """The command that began a tuning."""
+    asked = {key: value for key, value in folder.load_tuning(name)["asked"].items() if value not in (None, "none", 0)}
+    scores = asked.pop("score", [])
+    words = ["--name", name, *(word for score in ([scores] if isinstance(scores, str) else scores) for word in ("--score", score))]
+    words += ["--strategy", "auto", "--keep", str(asked.pop("keep"))]
+    for key in ("quotas", "mix", "tie_seed"):
+        if key in asked:
+            value = asked.pop(key)
+            words += [f"--{key.replace('_', '-')}", value if isinstance(value, str) else json.dumps(value)]
+    words += [word for key, value in asked.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    return shlex.join(["hf-datadiet", "prune", str(folder.path), *words]) + folder.launched
 
 
 def _all_done(trainings: Mapping[int, Training]) -> bool:

@@ -3,13 +3,14 @@
     recipe.yaml               the resolved recipe          source.json   the pinned source
     run.json                  what makes this run this run plan.json     what must be equal for equal bits
     fitted.json               what the task took from the rows to be scored (normalisation)
-    unfinished/               trainings on their way (`unfinished`): score/000/, evaluate/NAME/ARM-SEED/
+    unfinished/               trainings on their way (`unfinished`): score/000/, evaluate/NAME/ARM-SEED/, tune/...
     seeds/000/                one folder per scoring seed; its done.json, written last, holds the digest of every file
     scores.parquet            one row per example          seeds.parquet one row per example, seed and moment
     label_noise.parquet       what `source.label_noise` changed
     skipped.parquet           rows that cannot be read, where `source.on_bad_row` is skip
     selections/NAME/          selection.parquet, and on request dataset/
     evaluations/NAME/         arms/ARM-SEED.safetensors, predictions.parquet, results.parquet, evaluation.json (last)
+    tunings/NAME/             of a selection by `strategy: auto`: tuning.json (first), then the files of an evaluation, on validation rows
     report.json  report.md    cache/  decoded data, may be deleted at any time
 
 Tables (`tables`) have the user's own ids as `source_id` beside `example_id`, where the recipe names their column.
@@ -24,6 +25,8 @@ import dataclasses
 import json
 import shlex
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +50,46 @@ from hf_datadiet.durable import (
     write_text,
 )
 from hf_datadiet.errors import DamagedError, RecipeError, StaleRecordError
+from hf_datadiet.recipe import FIRST_EVALUATION_SEED, FIRST_TUNING_SEED
 from hf_datadiet.records import ArmResult, EvaluationTable, Plan, Report, RunResult, ScoreTable, Selection, Source
 from hf_datadiet.seed_folder import FORMAT, read_seed, write_seed
 from hf_datadiet.unfinished import UNFINISHED, Unfinished
 
 
-class RunFolder:
-    """One run on disk. Nothing is created before the first record is written."""
+@dataclass(frozen=True)
+class Trials:
+    """Trainings on selections. Those of evaluations and those of tunings leave the same records, which lie apart.
 
-    def __init__(self, path: Path | str) -> None:
+    `what`: one of them, in a word; `folder`: where they lie; `verb`: what makes them; `held_out`: the rows that they are judged on;
+    `rename`: how to get another one.
+    """
+
+    what: str
+    folder: str
+    verb: str
+    held_out: str
+    first_seed: int
+    rename: str
+
+
+EVALUATIONS = Trials("evaluation", "evaluations", "evaluate", "test", FIRST_EVALUATION_SEED, "set evaluate.name to a new name")
+TUNINGS = Trials("tuning", "tunings", "tune", "validation", FIRST_TUNING_SEED, "give the selection another name")
+
+
+class RunFolder:
+    """One run on disk. Nothing is created before the first record is written.
+
+    `trials`: what is meant by an evaluation, which may be one on validation rows (`tunings`).
+    """
+
+    def __init__(self, path: Path | str, trials: Trials = EVALUATIONS) -> None:
         self.path = Path(path)
+        self.trials = trials
+
+    @property
+    def tunings(self) -> RunFolder:
+        """The same folder, where what is said of evaluations goes for tunings."""
+        return RunFolder(self.path, TUNINGS)
 
     # The identity
 
@@ -175,7 +208,11 @@ class RunFolder:
         self, evaluation: str, arm: str, seed: int, note: Callable[[str], None] = notice, *, writes: bool = True
     ) -> Unfinished:
         """The folder of a training of an evaluation until it is finished."""
-        return Unfinished(self.path / UNFINISHED / "evaluate" / evaluation / f"{arm}-{seed}", note, writes=writes)
+        return Unfinished(self.unfinished_path(evaluation) / f"{arm}-{seed}", note, writes=writes)
+
+    def unfinished_path(self, evaluation: str) -> Path:
+        """Where the unfinished trainings of an evaluation lie."""
+        return self.path / UNFINISHED / self.trials.verb / evaluation
 
     # Scoring seeds
 
@@ -306,7 +343,7 @@ class RunFolder:
 
     def evaluation_path(self, name: str) -> Path:
         """The folder of one evaluation."""
-        return self.path / "evaluations" / name
+        return self.path / self.trials.folder / name
 
     def save_arm(self, evaluation: str, result: ArmResult, test_id: NDArray[np.int64]) -> None:
         """Write one finished training of an evaluation."""
@@ -324,11 +361,11 @@ class RunFolder:
 
     def begun_evaluations(self) -> list[str]:
         """Names of the evaluations that have a folder, sorted, finished or not."""
-        return sorted(path.name for path in self.path.glob("evaluations/*") if path.is_dir() and not path.name.startswith("."))
+        return sorted(path.name for path in self.path.glob(f"{self.trials.folder}/*") if path.is_dir() and not path.name.startswith("."))
 
     def unfinished_evaluations(self) -> list[str]:
         """Names of the evaluations of which a training is unfinished."""
-        return sorted(path.name for path in self.path.glob("unfinished/evaluate/*"))
+        return sorted(path.name for path in self.path.glob(f"{UNFINISHED}/{self.trials.verb}/*"))
 
     def trained(self, evaluation: str) -> dict[str, list[int]]:
         """Arm -> seeds of the trainings that an evaluation has finished, by the names of their files."""
@@ -336,22 +373,24 @@ class RunFolder:
 
     def in_training(self, evaluation: str) -> dict[str, list[int]]:
         """Arm -> seeds of the trainings of an evaluation that are unfinished, by the names of their folders."""
-        return _arms(path.name for path in self.path.glob(f"unfinished/evaluate/{evaluation}/*-*"))
+        return _arms(path.name for path in self.unfinished_path(evaluation).glob("*-*"))
 
     def arm_path(self, evaluation: str, arm: str, seed: int) -> Path:
         """The file of one training of an evaluation."""
         return self.evaluation_path(evaluation) / "arms" / f"{arm}-{seed}.safetensors"
 
     def _evaluate_again(self, name: str) -> str:
+        if self.trials is TUNINGS:
+            again = f"hf-datadiet prune {self._quoted()} --name {name} --strategy auto ...{self.launched}"
+            return f"prune again as before ({again}): finished trainings are kept"
         return f"evaluate again (hf-datadiet evaluate {self._quoted()} evaluate.name={name}{self.launched}): finished trainings are kept"
 
     def save_evaluation(self, table: EvaluationTable) -> None:
         """Write predictions.parquet and results.parquet, then evaluation.json, which says that they are complete."""
         meta = tables.evaluation_meta(table)
-        self._write_table(
-            f"evaluations/{table.name}/predictions.parquet", tables.pack_predictions(table), {"trainings": tables.trainings(meta)}
-        )
-        self._write_table(f"evaluations/{table.name}/results.parquet", tables.pack_results(table))
+        folder = f"{self.trials.folder}/{table.name}"
+        self._write_table(f"{folder}/predictions.parquet", tables.pack_predictions(table), {"trainings": tables.trainings(meta)})
+        self._write_table(f"{folder}/results.parquet", tables.pack_results(table))
         write_record(self.evaluation_path(table.name) / "evaluation.json", {"format": FORMAT, **meta})
 
     def load_evaluation(self, name: str) -> EvaluationTable:
@@ -366,7 +405,7 @@ class RunFolder:
 
     def evaluations(self) -> list[str]:
         """Names of the finished evaluations, sorted."""
-        return sorted(path.parent.name for path in self.path.glob("evaluations/*/evaluation.json"))
+        return sorted(path.parent.name for path in self.path.glob(f"{self.trials.folder}/*/evaluation.json"))
 
     def require_markers(self) -> None:
         """Raise `DamagedError` if an evaluation that was finished has lost its last file."""
@@ -392,6 +431,27 @@ class RunFolder:
         if not self.selections():
             raise RecipeError(f"{self.path} has no selection to evaluate; run hf-datadiet prune first")
         return self.selections()
+
+    # What tunings compare
+
+    def save_tuning(self, name: str, about: Mapping[str, Any]) -> None:
+        """Keep what a tuning compares, before its first training; `StaleRecordError` if one of that name compares something else."""
+        path = self.tunings.evaluation_path(name) / "tuning.json"
+        sound(path, partial(read_record, path))
+        write_record(path, about, first_wins=True)
+        kept, wanted = self.load_tuning(name), json.loads(json.dumps(about))
+        if kept != wanted:
+            other = ", ".join(key for key in wanted if kept.get(key) != wanted[key])
+            raise StaleRecordError(f"{path.parent} compares something else (other {other}); {TUNINGS.rename}, or delete {path.parent}")
+
+    def load_tuning(self, name: str) -> dict[str, Any]:
+        """What a tuning compares (`candidates.Comparison.record`)."""
+        folder = self.tunings
+        return read_record(folder.evaluation_path(name) / "tuning.json", folder._evaluate_again(name))
+
+    def begun_tunings(self) -> list[str]:
+        """Names of the tunings that have begun, sorted, finished or not."""
+        return sorted(path.parent.name for path in self.path.glob("tunings/*/tuning.json"))
 
     # The report
 

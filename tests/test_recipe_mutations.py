@@ -152,7 +152,7 @@ def mutate(draw: st.DrawFn, recipe: dict[str, Any], place: tuple[Any, ...], othe
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working folder, the samples made tiny, and a forecast that measures nothing but takes one training step."""
 
-    def forecast(session: Session, *, arms: dict[str, int], processes: int) -> estimate.Forecast:
+    def forecast(session: Session, *, arms: dict[str, int], processes: int, tunings: Any) -> estimate.Forecast:
         try_out(session)
         return estimate.Forecast(1, 1, 1, 1, 1, (1,), arms, 1, 1, 1.0, 1.0, processes, 1, 1)
 

@@ -19,6 +19,7 @@ from hf_datadiet.records import UNLABELLED, EvaluationTable, Report, ScoreTable,
 from hf_datadiet.report import MOST_COLUMNS, build_report
 from tests import synthetic
 from tests.synthetic import CLASSES, RIGHT, column, evaluation, score_table, selection
+from tests.test_choice import about, tuning
 
 TASK = {"model": "timm:test_resnet", "epochs": 3, "score_epochs": 2, "batch_size": 8}
 SECONDS = [{"train": 10.25, "observe": 1.5}, {"train": 9.5, "observe": 1.25}, {"train": 9.0, "observe": 1.0}]
@@ -30,11 +31,12 @@ def reported(
     selections: list[Selection] | None = None,
     evaluations: list[EvaluationTable] | None = None,
     seconds: Any = None,
+    tunings: Any = (),
 ) -> Report:
     table = table or score_table()
     chosen = [selection(table, table.example_id[[6, 8, 9, 10, 11]])] if selections is None else selections
     judged = [evaluation()] if evaluations is None else evaluations
-    return build_report(table, chosen, judged, task=TASK, seed_seconds=seconds or SECONDS, files=FILES)
+    return build_report(table, chosen, judged, tunings=tunings, task=TASK, seed_seconds=seconds or SECONDS, files=FILES)
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -82,6 +84,16 @@ def odd_table() -> ScoreTable:
     return replace(table, columns=odd)
 
 
+RIGHT_OF_ROWS = {"hardest": (61, 64), "window-skip-0.05": (63, 62), "random": (51, 57)}
+ONE_SEED = {"hardest": (61,), "random": (57,)}
+TUNED = selection(
+    odd_table(),
+    odd_table().example_id[[1, 2, 4, 5, 6]],
+    "auto-50",
+    parameters={"keep": 0.5, "quotas": "none", "auto": {"chosen": "hardest"}},
+)
+
+
 def variants() -> dict[str, Report]:
     table = odd_table()
     kept = selection(table, table.example_id[[1, 2, 4, 5, 6]])
@@ -92,6 +104,8 @@ def variants() -> dict[str, Report]:
         "no evaluation": reported(evaluations=[]),
         "no selection": reported(selections=[], evaluations=[]),
         "one seed": reported(score_table(seeds=(0,)), evaluations=[evaluation(right=one, n_seeds=1)], seconds=SECONDS[:1]),
+        "tuned": reported(odd_table(), [TUNED], tunings=[(tuning(RIGHT_OF_ROWS), about(RIGHT_OF_ROWS))]),
+        "tuned, one seed": reported(tunings=[(tuning(ONE_SEED), about(ONE_SEED))]),
         "two evaluations": reported(evaluations=[evaluation(), evaluation("second", match="steps")]),
         "a class dropped whole": reported(table, [selection(table, table.example_id[[0, 6, 9]])]),
     }
@@ -367,7 +381,9 @@ def test_scoring_is_paid_back_after_so_many_trainings() -> None:
     # Mean seconds: full 9, keep-50 3; every training on the kept rows saves 6 s.
     assert costs["evaluation_seconds"] == 3 * (9 + 3 + 4 + 4)
     about = {"evaluation": "main", "match": "epochs", "arm": "keep-50", "seconds": 3, "full_seconds": 9}
-    assert costs["savings"] == [about | {"saved_seconds": pytest.approx(6), "break_even_runs": pytest.approx(32.5 / 6)}]
+    assert costs["savings"] == [
+        about | {"saved_seconds": pytest.approx(6), "tuning_seconds": 0.0, "break_even_runs": pytest.approx(32.5 / 6)}
+    ]
     text = to_markdown(report)
     assert "Scoring took 32.5 s: 28.8 s of training and 3.8 s of observing." in text
     assert (
@@ -375,6 +391,29 @@ def test_scoring_is_paid_back_after_so_many_trainings() -> None:
         "so scoring is paid back after 5.4 such trainings."
     ) in text
     assert "The trainings that judge the selections took 60.0 s" in text
+
+
+def test_what_chose_the_strategy_is_paid_back_too() -> None:
+    right = {"hardest": (60, 70), "random": (50, 40)}
+    chosen = replace(tuning(right), name="keep-50")
+    report = reported(evaluations=[evaluation(seconds={"full": 8.0, "keep-50": 2.0})], tunings=[(chosen, about(right))])
+    assert report.costs["tuning_seconds"] == 16 and report.costs["savings"][0]["tuning_seconds"] == 16
+    assert report.costs["savings"][0]["break_even_runs"] == pytest.approx((32.5 + 16) / 6)
+    text = to_markdown(report)
+    assert "The trainings that chose strategies took 16.0 s." in text and "so scoring and choosing are paid back after 8.1 such" in text
+
+
+def test_a_choice_is_shown_with_its_evidence() -> None:
+    report = VARIANTS["tuned"]
+    shown = next(table for table in tables(to_markdown(report)) if "candidate" in table[0])
+    assert [row[0] for row in shown[1:]] == [*RIGHT_OF_ROWS] and [row[-1] for row in shown[1:]] == ["yes", "", ""]
+    assert [row[3] for row in shown[1:]] == ["62.50", "62.50", "54.00"]
+    assert "hardest is chosen: no other has a higher mean accuracy" in summary(report)
+    assert "hardest, chosen on validation rows" in to_markdown(report).replace(" by `el2n`", "")
+    doubt = next(warning for warning in report.warnings if warning["kind"] == "tuning undecided")
+    assert doubt["value"] == 2 and "2 of 3 candidates are within one standard error of the best on 100 validation rows" in doubt["text"]
+    far = {"hardest": (60, 61), "random": (90, 91)}
+    assert not [w for w in reported(tunings=[(tuning(far), about(far))]).warnings if w["kind"] == "tuning undecided"]
 
 
 @pytest.mark.parametrize(

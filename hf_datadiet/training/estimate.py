@@ -6,13 +6,14 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 import psutil
 import torch
 
+from hf_datadiet.candidates import Comparison
 from hf_datadiet.records import Plan
 from hf_datadiet.store import RunFolder
 from hf_datadiet.training.launch import threads_for
@@ -60,12 +61,17 @@ class Forecast:
     processes: int
     memory_bytes: int
     disk_bytes: int
+    tunings: Mapping[str, str] = field(default_factory=dict)
+    """Of each selection by strategy auto the trainings, in words."""
+    tune_steps: int = 0
+    tune_seconds: float = 0.0
 
 
-def forecast(session: Session, *, arms: Mapping[str, int], processes: int = 1) -> Forecast:
+def forecast(session: Session, *, arms: Mapping[str, int], processes: int = 1, tunings: Mapping[str, Comparison] | None = None) -> Forecast:
     """Rows, steps, seconds and bytes of a run, from `measure`. Seconds are for this machine as busy as it is now.
 
     `processes` share whole trainings; each is measured with the threads that it would have, but without the others beside it.
+    `tunings`: what strategy auto will compare, by selection.
     """
     torch.set_num_threads(threads_for(processes))
     cost, recipe = measure(session), session.recipe
@@ -73,6 +79,9 @@ def forecast(session: Session, *, arms: Mapping[str, int], processes: int = 1) -
     training = recipe.task.training
     steps = {arm: steps_of(rows if recipe.evaluate.match == "epochs" else n, training) for arm, rows in arms.items()}
     shown = sum(training.epochs * (rows if recipe.evaluate.match == "epochs" else n) for rows in arms.values()) * recipe.evaluate.seeds
+    tuned = {name: len(of.selections) * of.asked.seeds for name, of in (tunings or {}).items()}
+    tuned_rows = {name: of.n_kept if recipe.evaluate.match == "epochs" else of.n_rest for name, of in (tunings or {}).items()}
+    tune_shown = sum(trainings * training.epochs * tuned_rows[name] for name, trainings in tuned.items())
     score_seconds = n * (
         cost.decode_seconds_per_row
         + math.ceil(recipe.score.seeds / processes)
@@ -96,8 +105,16 @@ def forecast(session: Session, *, arms: Mapping[str, int], processes: int = 1) -
         processes=processes,
         memory_bytes=cost.memory + n * values * 4 * (1 + recipe.score.seeds),
         # Per seed its record and its share of seeds.parquet; the decoded rows once.
-        disk_bytes=recipe.score.seeds * (seed_bytes + 4 * n * values) + (n + (n_test if arms else 0)) * cost.row_bytes,
+        disk_bytes=recipe.score.seeds * (seed_bytes + 4 * n * values) + (n + (n_test if arms else 0) + len(tuned) * n) * cost.row_bytes,
+        tunings={name: _in_words(name, of) for name, of in (tunings or {}).items()},
+        tune_steps=sum(trainings * steps_of(tuned_rows[name], training) for name, trainings in tuned.items()),
+        tune_seconds=tune_shown * cost.train_seconds_per_row / max(1, min(processes, sum(tuned.values()))),
     )
+
+
+def _in_words(name: str, of: Comparison) -> str:
+    candidates = f"{len(of.selections)} candidates ({', '.join(of.selections)}) of {of.n_kept} rows"
+    return f"{name}: {of.asked.seeds} seeds x {candidates}, {of.validation.size} rows to judge them"
 
 
 def measure(session: Session) -> Cost:

@@ -70,6 +70,10 @@ def prune_to_nothing() -> None:
     prune_dataset(Dataset.from_dict({"row": range(1797)}), RunFolder(digits_run()).load_scores(), score="el2n", keep=0.0)
 
 
+def prune_by_choice() -> None:
+    prune_dataset(Dataset.from_dict({"row": range(1797)}), RunFolder(digits_run()).load_scores(), score="el2n", strategy="auto", keep=0.5)
+
+
 CASES = [
     # The command
     Case("no command of that name", "scor toy.yaml", "scor"),
@@ -248,6 +252,18 @@ CASES = [
          "beta: el2n runs from 0.01179 to 1.402; name a mean probability, within 0 and 1"),
     Case("weight that may be negative", "run toy.yaml prune.0.strategy=beta prune.0.score=margin prune.0.confidence=margin",
          "choose a score that is nowhere negative, such as el2n"),
+    Case("choice among strategies of which one does not exist",
+         "run toy.yaml prune.0.strategy=auto 'prune.0.candidates=[{strategy: hardest},{strategy: windw}]'", "did you mean window"),
+    Case("choice among one", "run toy.yaml prune.0.strategy=auto 'prune.0.candidates=[{strategy: hardest}]'",
+         "prune keep-50.candidates: name at least two strategies to compare"),
+    Case("choice with a key that there is not", "run toy.yaml prune.0.strategy=auto prune.0.validate=0.2", "did you mean validation?"),
+    Case("choice by a threshold", "run toy.yaml prune.0.strategy=auto 'prune.0.keep={score: el2n, below: 0.3}'",
+         "strategy auto compares selections of one size, and a threshold is none; make keep a number"),
+    Case("choice where everything is kept", "run toy.yaml prune.0.strategy=auto prune.0.keep=1.0", "nothing for strategy auto to choose"),
+    Case("choice in a run from logits", f"{PRUNE} --keep 0.5 --strategy auto",
+         "this run was scored from logits, and strategy auto trains models to choose with; name a strategy", scored_from_logits),
+    Case("choice without a model", prune_by_choice, "strategy auto trains models to choose with, and scores alone have none"),
+    Case("processes where nothing is trained", f"{PRUNE} --keep 0.5 --num-processes 2", "only strategy auto trains here", scored),
     Case("quotas that are none", "run toy.yaml prune.0.quotas=fair",
          "prune.0.quotas: 'fair' are no quotas; give none, proportional, equal"),
     Case("quota of an unknown class", "run toy.yaml 'prune.0.quotas={cat: 1}'", "quotas: no class 'cat'; the classes are: 0, 1, 2, 3"),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -76,6 +77,23 @@ def test_the_scores_are_those_of_one_process(how: str, there: Path, alone: Path)
     if before == toy.DATADIET:
         assert ended.lines == [], "the launcher itself says nothing"
     toy.assert_same_scores(there / "run", alone)
+
+
+def test_a_choice_is_that_of_one_process(there: Path) -> None:
+    """The candidates' trainings are shared, and every process goes on with the same choice."""
+    candidates = [{"strategy": "hardest"}, {"strategy": "window", "skip": 0.1}, {"strategy": "random"}]
+    asked = {"name": "auto", "score": "el2n", "strategy": "auto", "keep": 0.5, "seeds": 1, "candidates": candidates}
+    (there / "auto.yaml").write_text(yaml.safe_dump(toy.RECIPE | {"score": {"scores": ["el2n"], "seeds": 2}, "prune": [asked]}))
+    for out, behind in (("one", ()), ("two", ("--num-processes", "2"))):
+        ended = toy.said([*toy.DATADIET, "run", "auto.yaml", "--out", out, *behind], there)
+        assert ended.code == 0, ended.err
+    assert {line.split()[1] for line in ended.err.splitlines() if "  tune  " in line} == {"0", "1"}, "both have trained"
+    one, two = RunFolder(there / "one"), RunFolder(there / "two")
+    assert one.load_selection("auto").parameters == two.load_selection("auto").parameters
+    assert one.load_selection("auto").kept.tolist() == two.load_selection("auto").kept.tolist()
+    for kind in ("tunings/auto", "evaluations/main"):
+        tables = [pq.read_table(run.path / kind / "predictions.parquet") for run in (one, two)]
+        assert tables[0].equals(tables[1]), kind
 
 
 # How a launch ends
