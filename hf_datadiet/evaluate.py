@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from hf_datadiet.arms import Arm, arms_of, is_added
 from hf_datadiet.defaults import recipe_for
 from hf_datadiet.errors import CoverageError, RecipeError, StaleRecordError
-from hf_datadiet.identity import digest_of, label_digest
+from hf_datadiet.identity import label_digest
 from hf_datadiet.recipe import FIRST_EVALUATION_SEED, Recipe
 from hf_datadiet.records import ArmResult, EvaluationTable, Plan, Selection
 from hf_datadiet.tasks.base import Task
@@ -28,6 +29,7 @@ from hf_datadiet.training.loop import epochs_of, steps_of
 from hf_datadiet.training.plan import decide_plan
 from hf_datadiet.training.progress import Progress
 from hf_datadiet.training.randomness import generator_for
+from hf_datadiet.training.redrawn import Redrawn, rows_digest
 from hf_datadiet.training.retrain import retrain
 from hf_datadiet.training.session import Session, folder_for, open_session
 from hf_datadiet.training.stopping import stoppable
@@ -52,7 +54,7 @@ def judge(session: Session, selections: Sequence[Selection], *, progress: bool) 
     test = session.test_feed(train)
     if np.intersect1d(test.example_id, train.example_id).size and session.pinned.test is session.pinned.dataset:
         raise CoverageError("held-out rows are among the training rows")
-    arms = arms_of(selections, len(train))
+    arms = arms_of(selections, len(train), redrawn=spec.redrawn)
     cells = _cells(session, arms, len(train))
     there = _there(session, cells)
     # Seed by seed: an evaluation that ends early has whole seeds to compare.
@@ -93,27 +95,33 @@ def _there(session: Session, cells: Sequence[Cell]) -> list[Cell]:
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One training of an evaluation: an arm with a seed, the ids int64 [K] of its rows, and its steps."""
+    """One training of an evaluation: an arm with a seed, the ids of its rows (int64 [K], or K others in each epoch), and its length."""
 
     arm: str
     seed: int
-    ids: NDArray[np.int64]
+    ids: NDArray[np.int64] | Redrawn
     steps: int
+    epochs: int
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the rows that it is shown."""
+        return rows_digest(self.ids, self.epochs)
 
 
 def _cells(session: Session, arms: Sequence[Arm], n_rows: int) -> list[Cell]:
     """Every arm with every seed."""
-    recipe, label = session.recipe, session.pinned.label[session.labelled]
-    return [
-        Cell(
-            arm.name,
-            seed,
-            arm.ids(session.labelled, label, generator_for(f"draw/{arm.name}", seed)),
-            arm_steps(recipe, arm.size, n_rows),
-        )
-        for arm in arms
-        for seed in range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + recipe.evaluate.seeds)
-    ]
+    recipe, labelled = session.recipe, session.labelled
+    label = session.pinned.label[labelled]
+
+    def cell(arm: Arm, seed: int) -> Cell:
+        ids = arm.ids(labelled, label, generator_for(f"draw/{arm.name}", seed))
+        steps = arm_steps(recipe, arm.size, n_rows)
+        rows = Redrawn(ids, arm.size, seed) if arm.kind == "redrawn" else ids
+        return Cell(arm.name, seed, rows, steps, epochs_of(steps, arm.size, recipe.task.training))
+
+    seeds = range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + recipe.evaluate.seeds)
+    return [cell(arm, seed) for arm in arms for seed in seeds]
 
 
 def _retrain(session: Session, train: Feed, test: Feed, plan: Plan, todo: Sequence[Cell], shown: bool) -> None:
@@ -134,8 +142,7 @@ def _retrain(session: Session, train: Feed, test: Feed, plan: Plan, todo: Sequen
             def resumed(epochs: int, steps: int, cell: Cell = cell) -> None:
                 bar.skip(steps, f"{cell.arm}, seed {cell.seed}, goes on after epoch {epochs} (step {steps})")
 
-            epochs = epochs_of(cell.steps, len(cell.ids), recipe.task.training)
-            with stoppable(), folder.unfinished_arm(spec.name, cell.arm, cell.seed, bar.note, writes=speaks).at_work(epochs) as unit:
+            with stoppable(), folder.unfinished_arm(spec.name, cell.arm, cell.seed, bar.note, writes=speaks).at_work(cell.epochs) as unit:
                 result = retrain(
                     session,
                     train,
@@ -176,7 +183,7 @@ def _finished(session: Session, cell: Cell) -> ArmResult | None:
     """The training as an earlier call finished it, or None; `StaleRecordError` if it had other rows or lasted otherwise."""
     name = session.recipe.evaluate.name
     result = session.folder.load_arm(name, cell.arm, cell.seed)
-    if result is not None and (result.train_ids_digest != digest_of([cell.ids]) or result.steps != cell.steps):
+    if result is not None and (result.train_ids_digest != cell.digest or result.steps != cell.steps):
         raise StaleRecordError(
             f"evaluation {name!r} in {session.folder.path} has trained arm {cell.arm} on other rows or for other steps; "
             f"set evaluate.name to a new name, or delete {session.folder.evaluation_path(name)}"

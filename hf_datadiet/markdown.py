@@ -244,6 +244,8 @@ def _cost_section(report: Report) -> str:
             f" The trainings that judge the selections took {number(costs['evaluation_seconds'], 1)} s, and are no part of what follows."
         )
     lines += [_saving(saving) for saving in costs["savings"]]
+    if any(saving["break_even_runs"] is not None and saving["redrawn"] is None for saving in costs["savings"]):
+        lines.append("Rows drawn anew in every epoch (RS2) save as much and need no scores: `evaluate.redrawn: true` compares with them.")
     return "\n".join(lines)
 
 
@@ -259,6 +261,18 @@ def _saving(saving: Mapping[str, Any]) -> str:
     return (
         f"Training on {arm} takes {taken} for as many epochs (evaluation {saving['evaluation']}): each saves "
         f"{number(saving['saved_seconds'], 1)} s, so scoring is paid back after {number(saving['break_even_runs'], 1)} such trainings."
+        f"{_against_redrawn(saving['redrawn'])}"
+    )
+
+
+def _against_redrawn(row: Mapping[str, Any] | None) -> str:
+    """What the scores have bought beside the saving, as a sentence; nothing where that was not measured."""
+    if row is None:
+        return ""
+    between = "" if row["low"] is None else f" ({signed_interval(row['low'], row['high'])})"
+    return (
+        f" As many rows drawn anew in every epoch ({row['reference']}) save the same without scores; against them the selection is "
+        f"{signed(row['difference'], 2)} points{between}: {row['verdict']}."
     )
 
 

@@ -237,12 +237,16 @@ class PruneSpec:
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class EvaluateSpec:
-    """How the selections are judged. `margin`: accuracy points; a smaller difference is declared not to matter."""
+    """How the selections are judged. `margin`: accuracy points; a smaller difference is declared not to matter.
+
+    `redrawn`: also against as many rows drawn anew in every epoch (`training/redrawn.py`), which cost no scoring.
+    """
 
     name: Name = "main"
     seeds: Annotated[int, Field(ge=1, le=FIRST_EVALUATION_SEED)] = 4
     match: Literal["epochs", "steps"] = "epochs"
     margin: Annotated[float, Field(gt=0)] = 0.5
+    redrawn: bool = False
 
 
 @dataclass(frozen=True, config=STRICT_KEYS)

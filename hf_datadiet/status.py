@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hf_datadiet.arms import drawn_arms
+from hf_datadiet.arms import REDRAWN, drawn_arms
 from hf_datadiet.errors import DamagedError
 from hf_datadiet.recipe import FIRST_EVALUATION_SEED, Recipe
 from hf_datadiet.recipe_yaml import kept_recipe
@@ -94,7 +94,10 @@ def _trainings(
     folder: RunFolder, recipe: Recipe, name: str, selections: Mapping[str, int], n_labelled: int
 ) -> dict[str, dict[int, Training]]:
     done, begun = folder.trained(name), folder.in_training(name)
-    sizes = {"full": n_labelled, **selections, **{arm.name: arm.size for arm in drawn_arms(selections.values(), n_labelled)}}
+    # As the recipe says of its own evaluation; for any, another call may have asked for it.
+    redrawn = (recipe.evaluate.redrawn and name == recipe.evaluate.name) or any(arm.startswith(REDRAWN) for arm in (*done, *begun))
+    drawn = drawn_arms(selections.values(), n_labelled, redrawn=redrawn)
+    sizes = {"full": n_labelled, **selections, **{arm.name: arm.size for arm in drawn}}
     # How many seeds an evaluation wants is only known of the one in the recipe; another has at least those it began.
     wanted = range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + recipe.evaluate.seeds) if name == recipe.evaluate.name else ()
     seeds = sorted({*wanted, *(seed for found in (*done.values(), *begun.values()) for seed in found)})
