@@ -24,6 +24,7 @@ from hf_datadiet.recipe import FIRST_EVALUATION_SEED, Recipe
 from hf_datadiet.records import ArmResult, EvaluationTable, Plan, Selection
 from hf_datadiet.tasks.base import Task
 from hf_datadiet.training.feed import Feed
+from hf_datadiet.training.further import further
 from hf_datadiet.training.given import Given, by_name
 from hf_datadiet.training.loop import epochs_of, steps_of
 from hf_datadiet.training.plan import decide_plan
@@ -40,10 +41,13 @@ from hf_datadiet.training.tracker import Log, tracked
 def evaluate_run(session: Session, *, progress: bool = True) -> EvaluationTable | None:
     """Judge all selections of the session's folder, and write the table; None while other launches (`--share`) are at work.
 
-    Finished trainings are not repeated. `StaleRecordError` for a selection made from other data.
+    With each of `evaluate.models` as well, one after the other, each with a table of its own. Finished trainings are not repeated.
+    `StaleRecordError` for a selection made from other data.
     """
     folder = session.folder
-    return judge(session, [folder.load_selection(name) for name in folder.to_judge()], progress=progress)
+    selections = [folder.load_selection(name) for name in folder.to_judge()]
+    tables = [judge(each, selections, progress=progress) for each in (session, *further(session))]
+    return None if any(table is None for table in tables) else tables[0]
 
 
 def judge(session: Session, selections: Sequence[Selection], *, progress: bool) -> EvaluationTable | None:
@@ -81,6 +85,7 @@ def judge(session: Session, selections: Sequence[Selection], *, progress: bool) 
                 source_digest=session.pinned.record.digest,
                 provenance=session.provenance,
                 test_source_id=None if session.pinned.test_source_id is None else session.pinned.test_source_id[test.example_id],
+                transfer_of=session.transfer_of,
             )
         )
     processes.wait()
@@ -131,16 +136,18 @@ def _retrain(session: Session, train: Feed, test: Feed, plan: Plan, todo: Sequen
     # Of several processes at one training the main one speaks and writes.
     speaks = plan.world == 1 or session.processes.main
     bar = Progress(sum(cell.steps for cell in cells), shown=shown and speaks, processes=session.processes)
+    # The run's own model needs no name; another one's evaluation has it.
+    whose = "" if session.apart is None else f"{session.apart} "
     for cell in cells:
-        with tracked(recipe.tracker if speaks else None, folder, f"{cell.arm}-{cell.seed}") as log:
+        with tracked(recipe.tracker if speaks else None, folder, f"{whose.replace(' ', '-')}{cell.arm}-{cell.seed}") as log:
 
             def report(stats: Mapping[str, float], cell: Cell = cell, log: Log = log) -> None:
-                where = f"{cell.arm}  seed {cell.seed - FIRST_EVALUATION_SEED + 1}/{spec.seeds}  epoch {stats['epoch']:.0f}"
+                where = f"{whose}{cell.arm}  seed {cell.seed - FIRST_EVALUATION_SEED + 1}/{spec.seeds}  epoch {stats['epoch']:.0f}"
                 bar.advance(stats["steps"], f"evaluate  {where}  loss {stats['loss']:.3f}")
                 log({"train/loss": stats["loss"], "train/accuracy": stats["accuracy"]}, int(stats["epoch"]))
 
             def resumed(epochs: int, steps: int, cell: Cell = cell) -> None:
-                bar.skip(steps, f"{cell.arm}, seed {cell.seed}, goes on after epoch {epochs} (step {steps})")
+                bar.skip(steps, f"{whose}{cell.arm}, seed {cell.seed}, goes on after epoch {epochs} (step {steps})")
 
             with stoppable(), folder.unfinished_arm(spec.name, cell.arm, cell.seed, bar.note, writes=speaks).at_work(cell.epochs) as unit:
                 result = retrain(
@@ -180,9 +187,15 @@ def _check(session: Session, selections: Sequence[Selection]) -> None:
 
 
 def _finished(session: Session, cell: Cell) -> ArmResult | None:
-    """The training as an earlier call finished it, or None; `StaleRecordError` if it had other rows or lasted otherwise."""
-    name = session.recipe.evaluate.name
+    """The training as an earlier call finished it, or None; `StaleRecordError` if its model, its rows or its length were others."""
+    name, model = session.recipe.evaluate.name, session.recipe.task.model
     result = session.folder.load_arm(name, cell.arm, cell.seed)
+    if result is not None and result.model != model and (result.model or session.transfer_of):
+        before = result.model or "the model of the run"
+        raise StaleRecordError(
+            f"evaluation {name!r} in {session.folder.path} has trained {before}, and this is {model}; "
+            f"set evaluate.name to a new name, or delete {session.folder.evaluation_path(name)}"
+        )
     if result is not None and (result.train_ids_digest != cell.digest or result.steps != cell.steps):
         raise StaleRecordError(
             f"evaluation {name!r} in {session.folder.path} has trained arm {cell.arm} on other rows or for other steps; "
@@ -216,6 +229,8 @@ def evaluate_selections(
     `score_dataset`. Returns every test prediction of every training.
     """
     name, given = by_name(model)
+    if (options or {}).get("evaluate.models"):
+        raise RecipeError("evaluate_selections returns the table of one model; call it once for each: model=NAME")
     recipe = recipe_for(
         dataset,
         model=name,

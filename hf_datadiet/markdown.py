@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hf_datadiet.cells import interval, number, percent, points, short, signed, signed_interval, table
@@ -17,7 +17,7 @@ def to_markdown(report: Report) -> str:
         parts.append(_selection_section(selection, report))
     for evaluation in report.evaluations:
         parts.append(_evaluation_section(evaluation))
-    parts += [_cost_section(report), _file_section(report)]
+    parts += [*_transfer_sections(report), _cost_section(report), _file_section(report)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -27,9 +27,12 @@ def summary(report: Report) -> str:
     none = "".join(f"; {report.source[key]} {what} have none" for what, key in counts.items() if report.source[key])
     parts = [f"Scores of {report.source['n_scored']} rows{none}", _score_table(report)]
     for evaluation in report.evaluations:
-        parts += [f"Accuracy on {evaluation['n_test']} rows that were neither scored nor pruned, model after the last epoch"]
+        other = f" of {evaluation['model']}" if evaluation["transfer_of"] else ""
+        parts += [f"Accuracy{other} on {evaluation['n_test']} rows that were neither scored nor pruned, model after the last epoch"]
         parts += [_accuracy_table(evaluation), "What can be said of the differences", _difference_table(evaluation)]
         parts.append("\n".join(verdict_sentences(evaluation)))
+    for group in report.transfer:
+        parts += [f"The selections by scores of {group['scorer']}, with each model", _transfer_table(group)]
     parts.append("\n".join(f"! {warning['text']}" for warning in report.warnings))
     return "\n\n".join(part for part in parts if part)
 
@@ -117,6 +120,8 @@ def _evaluation_section(evaluation: Mapping[str, Any]) -> str:
         f"Trained from scratch with `{evaluation['model']}`, {evaluation['n_seeds']} fresh seeds per arm, every arm for "
         f"{matched[evaluation['match']]}; {evaluation['n_test']} held-out rows, model after the last epoch."
     )
+    if evaluation["transfer_of"]:
+        head += f" The selections are those of evaluation {evaluation['transfer_of']}: another model's scores made them."
     rows = [
         [
             entry["class"],
@@ -134,8 +139,9 @@ def _evaluation_section(evaluation: Mapping[str, Any]) -> str:
 
 
 def _how_to_read(evaluation: Mapping[str, Any]) -> str:
-    many = evaluation["n_selections"]
-    for_all = f", which allows for {many} selections (Bonferroni)" if many > 1 else ""
+    many, models = evaluation["n_comparisons"], evaluation["n_models"]
+    compared = f"{many} selections" if models == 1 else f"{many} comparisons, of selections with {models} models"
+    for_all = f", which allows for {compared} (Bonferroni)" if many > 1 else ""
     power = f"{short(evaluation['power'])} %"
     return (
         f"How to read this. The recipe declares that {points(evaluation['margin'])} of accuracy do not matter (the margin). Equivalent: "
@@ -229,6 +235,30 @@ def _difference_table(evaluation: Mapping[str, Any]) -> str:
     confidence = f"{short(evaluation['verdict_confidence'])} %"
     head = ["difference", "points", f"{confidence} interval, seeds", f"{confidence} interval, test rows", "verdict", "detectable", "n"]
     return table(head, rows)
+
+
+def _transfer_sections(report: Report) -> Iterable[str]:
+    for group in report.transfer:
+        head = (
+            f"## Transfer {group['evaluation']}\n\nWhether what the scores of `{group['scorer']}` chose serves other models: each "
+            "selection against the full data, trained with each of them."
+        )
+        yield f"{head}\n\n{_transfer_table(group)}"
+
+
+def _transfer_table(group: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            row["selection"],
+            row["model"],
+            signed(row["difference"], 2),
+            signed_interval(row["low"], row["high"]),
+            row["verdict"],
+            str(row["n"]),
+        ]
+        for row in group["rows"]
+    ]
+    return table(["selection", "model", "against full, points", f"{short(group['confidence'])} % interval, seeds", "verdict", "n"], rows)
 
 
 def _cost_section(report: Report) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from hf_datadiet.training.redrawn import Redrawn, rows_digest
 from hf_datadiet.training.session import Session
 from hf_datadiet.training.together import together
 from hf_datadiet.unfinished import Unfinished
+
+OF_THE_SCORER = ("gradient_routes", "gradient_rest", "batch_norm")
+"""The parts of a plan that were decided for the run's own model."""
 
 
 def retrain(
@@ -92,8 +96,15 @@ def retrain(
         predicted=seen.predicted,
         p_label=p_label.half().numpy(),
         metrics=session.task.metrics(seen.logits, labels),
-        plan=asdict(replace(plan, observe_batch_size=seen.batch_size)),
+        plan=_plan_of(session, replace(plan, observe_batch_size=seen.batch_size)),
+        model=session.recipe.task.model,
     )
+
+
+def _plan_of(session: Session, plan: Plan) -> dict[str, Any]:
+    """What of the plan says something of the model that was trained: parts of it were decided for the run's own."""
+    own = session.transfer_of is None
+    return {key: value for key, value in asdict(plan).items() if own or key not in OF_THE_SCORER}
 
 
 def _rows(feed: Feed, ids: NDArray[np.int64] | Redrawn, arm: str) -> torch.Tensor | Callable[[int], torch.Tensor]:
