@@ -181,6 +181,7 @@ OTHER_VALUES: dict[str, Any] = {
     "score.at": 0,
     "score.scores": ["el2n"],
     "evaluate.match": "epochs",
+    "evaluate.models": ["timm:resnet10t"],
     "task.training.schedule.warmup": None,
     "source.sample": None,
     "source.repo": None,

@@ -448,8 +448,8 @@ def test_a_claim_of_time_saved_is_compared_with_rows_redrawn_in_every_epoch() ->
     text = to_markdown(report)
     assert without not in text and unexplained(text, report) == []
     assert (
-        f"paid back after 6.5 such trainings. As many rows drawn anew in every epoch (redrawn-5) save the same without scores; against them "
-        f"the selection is -8.33 points ({row['low']:+.2f} to {row['high']:+.2f}): {row['verdict']}."
+        f"paid back after 6.5 such trainings. As many rows drawn anew in every epoch (redrawn-5) save the same without scores; against "
+        f"them the selection is -8.33 points ({row['low']:+.2f} to {row['high']:+.2f}): {row['verdict']}."
     ) in text
     assert ("redrawn-5", "full") in {(each["arm"], each["reference"]) for each in report.evaluations[0]["differences"]}
     assert [saving["arm"] for saving in report.costs["savings"]] == ["keep-50"], "an arm that evaluation adds makes no claim"
