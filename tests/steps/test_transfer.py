@@ -186,11 +186,10 @@ def test_a_name_stands_for_one_model(folder: Path, whole: Path) -> None:
 
 def test_a_further_model_that_has_changed_is_refused(folder: Path, whole: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(whole, tmp_path / "copy"))
-    path = copy / "models" / "main.test_byobnet" / "start.json"
-    plain = json.loads(path.read_text())
-    path.unlink()
-    changed = {**plain, "logits": [[value + 1 for value in row] for row in plain["logits"]]}
-    RunFolder(copy).save_start({key: value for key, value in changed.items() if key != "digest"}, "main.test_byobnet")
+    kept = RunFolder(copy).start("main.test_byobnet")
+    assert kept is not None
+    (copy / "models" / "main.test_byobnet" / "start.json").unlink()
+    RunFolder(copy).save_start({**kept, "logits": [[value + 1 for value in row] for row in kept["logits"]]}, "main.test_byobnet")
     with pytest.raises(
         StaleRecordError, match=r"evaluation main\.test_byobnet in .* was begun with another model.*set evaluate\.name to a"
     ):
