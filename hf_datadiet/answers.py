@@ -82,8 +82,9 @@ def of_forecast(found: Forecast, *, source: str, n_source_rows: int, seeds_done:
         )
     if found.arms:
         sizes = ", ".join(f"{arm} {rows}" for arm, rows in found.arms.items())
+        models = f" x {found.models} models" if found.models > 1 else ""
         lines.append(
-            f"evaluate  {found.evaluate_seeds} seeds x {len(found.arms)} arms ({sizes}) = {found.evaluate_steps} steps: "
+            f"evaluate  {found.evaluate_seeds} seeds x {len(found.arms)} arms ({sizes}){models} = {found.evaluate_steps} steps: "
             f"about {clock(found.evaluate_seconds)}{together}"
         )
     lines += [

@@ -351,7 +351,8 @@ def _estimate(
     n = len(session.labelled)
     # How many rows pass a threshold is not known before scoring: all of them at most.
     sizes = {spec.name: n if isinstance(spec.keep, Mapping) else budget(spec.keep, n) for spec in recipe.prune if whole}
-    arms = {"full": n, **sizes, **{arm.name: arm.size for arm in drawn_arms(sizes.values(), n)}} if whole else {}
+    drawn = drawn_arms(sizes.values(), n, redrawn=recipe.evaluate.redrawn)
+    arms = {"full": n, **sizes, **{arm.name: arm.size for arm in drawn}} if whole else {}
     found = forecast(session, arms=arms, processes=num_processes or 1, tunings=comparisons if whole else {})
     record, done = session.pinned.record, sum(folder.has_seed(seed) for seed in range(recipe.score.seeds))
     _say(answers.of_forecast(found, source=record.name, n_source_rows=record.n_rows, seeds_done=done, folder=folder.path), form)

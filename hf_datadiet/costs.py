@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hf_datadiet.arms import is_added
+from hf_datadiet.arms import REDRAWN, is_added
 
 
 def costs(
@@ -34,7 +34,8 @@ def _savings(scoring_seconds: float, tuning: Mapping[str, float], evaluation: Ma
 
     With as many steps as the full data (`match: steps`, the paper's protocol) a smaller set saves none, whatever the clock says;
     `saved_seconds` is 0 and `break_even_runs` None there, and where a training on fewer rows was not faster.
-    What is to be earned back is scoring, and the tuning of a selection that was tuned (`tuning_seconds`, 0 for others).
+    What is to be earned back is scoring, and the tuning of a selection that was tuned (`tuning_seconds`, 0 for others). `redrawn`: what
+    the selection gains over as many rows drawn anew in every epoch, which save as much and need no scores; None where no arm draws them.
     """
     seconds = {arm["arm"]: arm["seconds"] for arm in evaluation["arms"]}
     against_full = {row["arm"] for row in evaluation["differences"] if row["reference"] == "full"}
@@ -51,4 +52,12 @@ def _savings(scoring_seconds: float, tuning: Mapping[str, float], evaluation: Ma
                 "saved_seconds": saved if pays else 0.0,
                 "tuning_seconds": tuning.get(arm, 0.0),
                 "break_even_runs": (scoring_seconds + tuning.get(arm, 0.0)) / saved if pays else None,
+                "redrawn": _redrawn(arm, evaluation),
             }
+
+
+def _redrawn(arm: str, evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The selection's difference to the rows redrawn in every epoch, in points, with its interval and verdict."""
+    found = (row for row in evaluation["differences"] if row["arm"] == arm and row["reference"].startswith(REDRAWN))
+    shown = ("reference", "difference", "low", "high", "verdict")
+    return next(({key: row[key] for key in shown} for row in found), None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 from pathlib import Path
 from typing import Any, Literal
@@ -18,16 +19,18 @@ from numpy.typing import NDArray
 from hf_datadiet.arms import Arm, arms_of, is_added
 from hf_datadiet.defaults import recipe_for
 from hf_datadiet.errors import CoverageError, RecipeError, StaleRecordError
-from hf_datadiet.identity import digest_of, label_digest
+from hf_datadiet.identity import label_digest
 from hf_datadiet.recipe import Recipe
 from hf_datadiet.records import ArmResult, EvaluationTable, Plan, Selection
 from hf_datadiet.tasks.base import Task
 from hf_datadiet.training.feed import Feed
+from hf_datadiet.training.further import further
 from hf_datadiet.training.given import Given, by_name
 from hf_datadiet.training.loop import epochs_of, steps_of
 from hf_datadiet.training.plan import decide_plan
 from hf_datadiet.training.progress import Progress
 from hf_datadiet.training.randomness import generator_for
+from hf_datadiet.training.redrawn import Redrawn, rows_digest
 from hf_datadiet.training.retrain import retrain
 from hf_datadiet.training.session import Session, folder_for, open_session
 from hf_datadiet.training.stopping import stoppable
@@ -38,10 +41,13 @@ from hf_datadiet.training.tracker import Log, tracked
 def evaluate_run(session: Session, *, progress: bool = True) -> EvaluationTable | None:
     """Judge all selections of the session's folder, and write the table; None while other launches (`--share`) are at work.
 
-    Finished trainings are not repeated. `StaleRecordError` for a selection made from other data.
+    With each of `evaluate.models` as well, one after the other, each with a table of its own. Finished trainings are not repeated.
+    `StaleRecordError` for a selection made from other data.
     """
     folder = session.folder
-    return judge(session, [folder.load_selection(name) for name in folder.to_judge()], progress=progress)
+    selections = [folder.load_selection(name) for name in folder.to_judge()]
+    tables = [judge(each, selections, progress=progress) for each in (session, *further(session))]
+    return None if any(table is None for table in tables) else tables[0]
 
 
 def judge(session: Session, selections: Sequence[Selection], *, progress: bool, beside: bool = True) -> EvaluationTable | None:
@@ -55,7 +61,7 @@ def judge(session: Session, selections: Sequence[Selection], *, progress: bool, 
     test = session.test_feed(train)
     if np.intersect1d(test.example_id, train.example_id).size and session.pinned.test is session.pinned.dataset:
         raise CoverageError("held-out rows are among the training rows")
-    arms = [arm for arm in arms_of(selections, len(train)) if beside or arm.kind == "selection"]
+    arms = [arm for arm in arms_of(selections, len(train), redrawn=spec.redrawn) if beside or arm.kind == "selection"]
     cells = _cells(session, arms, len(train))
     there = _there(session, cells)
     # Seed by seed: an evaluation that ends early has whole seeds to compare.
@@ -82,6 +88,7 @@ def judge(session: Session, selections: Sequence[Selection], *, progress: bool, 
                 source_digest=session.pinned.record.digest,
                 provenance=session.provenance,
                 test_source_id=None if session.pinned.test_source_id is None else session.pinned.test_source_id[test.example_id],
+                transfer_of=session.transfer_of,
             )
         )
     processes.wait()
@@ -96,27 +103,32 @@ def _there(session: Session, cells: Sequence[Cell]) -> list[Cell]:
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One training of an evaluation: an arm with a seed, the ids int64 [K] of its rows, and its steps."""
+    """One training of an evaluation: an arm with a seed, the ids of its rows (int64 [K], or K others in each epoch), and its length."""
 
     arm: str
     seed: int
-    ids: NDArray[np.int64]
+    ids: NDArray[np.int64] | Redrawn
     steps: int
+    epochs: int
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the rows that it is shown."""
+        return rows_digest(self.ids, self.epochs)
 
 
 def _cells(session: Session, arms: Sequence[Arm], n_rows: int) -> list[Cell]:
     """Every arm with every seed."""
-    recipe, label, first = session.recipe, session.pinned.label[session.labelled], session.folder.trials.first_seed
-    return [
-        Cell(
-            arm.name,
-            seed,
-            arm.ids(session.labelled, label, generator_for(f"draw/{arm.name}", seed)),
-            arm_steps(recipe, arm.size, n_rows),
-        )
-        for arm in arms
-        for seed in range(first, first + recipe.evaluate.seeds)
-    ]
+    recipe, labelled, first = session.recipe, session.labelled, session.folder.trials.first_seed
+    label = session.pinned.label[labelled]
+
+    def cell(arm: Arm, seed: int) -> Cell:
+        ids = arm.ids(labelled, label, generator_for(f"draw/{arm.name}", seed))
+        steps = arm_steps(recipe, arm.size, n_rows)
+        rows = Redrawn(ids, arm.size, seed) if arm.kind == "redrawn" else ids
+        return Cell(arm.name, seed, rows, steps, epochs_of(steps, arm.size, recipe.task.training))
+
+    return [cell(arm, seed) for arm in arms for seed in range(first, first + recipe.evaluate.seeds)]
 
 
 def _retrain(session: Session, train: Feed, test: Feed, plan: Plan, todo: Sequence[Cell], shown: bool) -> None:
@@ -126,19 +138,20 @@ def _retrain(session: Session, train: Feed, test: Feed, plan: Plan, todo: Sequen
     # Of several processes at one training the main one speaks and writes.
     speaks = plan.world == 1 or session.processes.main
     bar = Progress(sum(cell.steps for cell in cells), shown=shown and speaks, processes=session.processes)
+    # The run's own model needs no name; another one's evaluation has it.
+    whose = "" if session.apart is None else f"{session.apart} "
     for cell in cells:
-        with tracked(recipe.tracker if speaks else None, folder, f"{cell.arm}-{cell.seed}") as log:
+        with tracked(recipe.tracker if speaks else None, folder, f"{whose.replace(' ', '-')}{cell.arm}-{cell.seed}") as log:
 
             def report(stats: Mapping[str, float], cell: Cell = cell, log: Log = log) -> None:
-                where = f"{cell.arm}  seed {cell.seed - trials.first_seed + 1}/{spec.seeds}  epoch {stats['epoch']:.0f}"
+                where = f"{whose}{cell.arm}  seed {cell.seed - trials.first_seed + 1}/{spec.seeds}  epoch {stats['epoch']:.0f}"
                 bar.advance(stats["steps"], f"{trials.verb}  {where}  loss {stats['loss']:.3f}")
                 log({"train/loss": stats["loss"], "train/accuracy": stats["accuracy"]}, int(stats["epoch"]))
 
             def resumed(epochs: int, steps: int, cell: Cell = cell) -> None:
-                bar.skip(steps, f"{cell.arm}, seed {cell.seed}, goes on after epoch {epochs} (step {steps})")
+                bar.skip(steps, f"{whose}{cell.arm}, seed {cell.seed}, goes on after epoch {epochs} (step {steps})")
 
-            epochs = epochs_of(cell.steps, len(cell.ids), recipe.task.training)
-            with stoppable(), folder.unfinished_arm(spec.name, cell.arm, cell.seed, bar.note, writes=speaks).at_work(epochs) as unit:
+            with stoppable(), folder.unfinished_arm(spec.name, cell.arm, cell.seed, bar.note, writes=speaks).at_work(cell.epochs) as unit:
                 result = retrain(
                     session,
                     train,
@@ -176,10 +189,16 @@ def _check(session: Session, selections: Sequence[Selection]) -> None:
 
 
 def _finished(session: Session, cell: Cell) -> ArmResult | None:
-    """The training as an earlier call finished it, or None; `StaleRecordError` if it had other rows or lasted otherwise."""
-    name, trials = session.recipe.evaluate.name, session.folder.trials
+    """The training as an earlier call finished it, or None; `StaleRecordError` if its model, its rows or its length were others."""
+    name, model, trials = session.recipe.evaluate.name, session.recipe.task.model, session.folder.trials
     result = session.folder.load_arm(name, cell.arm, cell.seed)
-    if result is not None and (result.train_ids_digest != digest_of([cell.ids]) or result.steps != cell.steps):
+    if result is not None and result.model != model and (result.model or session.transfer_of):
+        before = result.model or "the model of the run"
+        raise StaleRecordError(
+            f"evaluation {name!r} in {session.folder.path} has trained {before}, and this is {model}; "
+            f"set evaluate.name to a new name, or delete {session.folder.evaluation_path(name)}"
+        )
+    if result is not None and (result.train_ids_digest != cell.digest or result.steps != cell.steps):
         raise StaleRecordError(
             f"{trials.what} {name!r} in {session.folder.path} has trained arm {cell.arm} on other rows or for other steps; "
             f"{trials.rename}, or delete {session.folder.evaluation_path(name)}"
@@ -212,6 +231,8 @@ def evaluate_selections(
     `score_dataset`. Returns every test prediction of every training.
     """
     name, given = by_name(model)
+    if (options or {}).get("evaluate.models"):
+        raise RecipeError("evaluate_selections returns the table of one model; call it once for each: model=NAME")
     recipe = recipe_for(
         dataset,
         model=name,

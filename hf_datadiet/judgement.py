@@ -21,25 +21,32 @@ Correct = Mapping[str, NDArray[np.bool_]]
 """{arm: whether each training predicts each test row right [n, T]}"""
 
 
-def judged(table: EvaluationTable, classes: Sequence[str], rows: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+def judged(
+    table: EvaluationTable, classes: Sequence[str], rows: Mapping[str, Mapping[str, int]], together: Sequence[EvaluationTable]
+) -> dict[str, Any]:
     """The evaluation's entry in the report.
 
     `classes`: their names. `rows`: {arm: {class: training rows}} of the full data and of the selections; drawn arms vary from seed to seed.
+    `together`: the evaluations that are read together with this one, itself among them: one for each model.
     """
+    n_comparisons = sum(len(each.arm_selections) for each in together)
     points = {arm: 100 * table.metric(arm) for arm in table.arms}
     results = {arm: [result for result in table.results if result.arm == arm] for arm in table.arms}
     correct = {arm: np.stack([result.predicted == table.test_label for result in found]) for arm, found in results.items()}
     per_class = list(_per_class(table, correct, classes, rows))
     arms = [_arm(arm, meaning, points[arm], results[arm], per_class) for arm, meaning in table.arms.items()]
-    confidence = verdict.confidence_for(len(table.arm_selections))
+    confidence = verdict.confidence_for(n_comparisons)
     return {
         "name": table.name,
         "model": table.model,
+        "transfer_of": table.transfer_of,
         "match": table.match,
         "margin": table.margin,
         "n_seeds": table.n_seeds,
         "n_test": int(table.test_id.size),
         "n_selections": len(table.arm_selections),
+        "n_models": len(together),
+        "n_comparisons": n_comparisons,
         "confidence": 100 * ARM_CONFIDENCE,
         "verdict_confidence": 100 * confidence,
         "level": 100 * verdict.ALPHA,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hf_datadiet.cells import interval, number, percent, points, short, signed, signed_interval, table
@@ -19,7 +19,7 @@ def to_markdown(report: Report) -> str:
     parts += [_tuning_section(tuning) for tuning in report.tunings]
     for evaluation in report.evaluations:
         parts.append(_evaluation_section(evaluation))
-    parts += [_cost_section(report), _file_section(report)]
+    parts += [*_transfer_sections(report), _cost_section(report), _file_section(report)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -31,9 +31,12 @@ def summary(report: Report) -> str:
     for tuning in report.tunings:
         parts += [_tuning_head(tuning), _candidate_table(tuning), _choice(tuning)]
     for evaluation in report.evaluations:
-        parts += [f"Accuracy on {evaluation['n_test']} rows that were neither scored nor pruned, model after the last epoch"]
+        other = f" of {evaluation['model']}" if evaluation["transfer_of"] else ""
+        parts += [f"Accuracy{other} on {evaluation['n_test']} rows that were neither scored nor pruned, model after the last epoch"]
         parts += [_accuracy_table(evaluation), "What can be said of the differences", _difference_table(evaluation)]
         parts.append("\n".join(verdict_sentences(evaluation)))
+    for group in report.transfer:
+        parts += [f"The selections by scores of {group['scorer']}, with each model", _transfer_table(group)]
     parts.append("\n".join(f"! {warning['text']}" for warning in report.warnings))
     return "\n\n".join(part for part in parts if part)
 
@@ -168,6 +171,8 @@ def _evaluation_section(evaluation: Mapping[str, Any]) -> str:
         f"Trained from scratch with `{evaluation['model']}`, {evaluation['n_seeds']} fresh seeds per arm, every arm for "
         f"{matched[evaluation['match']]}; {evaluation['n_test']} held-out rows, model after the last epoch."
     )
+    if evaluation["transfer_of"]:
+        head += f" The selections are those of evaluation {evaluation['transfer_of']}: another model's scores made them."
     rows = [
         [
             entry["class"],
@@ -185,8 +190,9 @@ def _evaluation_section(evaluation: Mapping[str, Any]) -> str:
 
 
 def _how_to_read(evaluation: Mapping[str, Any]) -> str:
-    many = evaluation["n_selections"]
-    for_all = f", which allows for {many} selections (Bonferroni)" if many > 1 else ""
+    many, models = evaluation["n_comparisons"], evaluation["n_models"]
+    compared = f"{many} selections" if models == 1 else f"{many} comparisons, of selections with {models} models"
+    for_all = f", which allows for {compared} (Bonferroni)" if many > 1 else ""
     power = f"{short(evaluation['power'])} %"
     return (
         f"How to read this. The recipe declares that {points(evaluation['margin'])} of accuracy do not matter (the margin). Equivalent: "
@@ -282,6 +288,30 @@ def _difference_table(evaluation: Mapping[str, Any]) -> str:
     return table(head, rows)
 
 
+def _transfer_sections(report: Report) -> Iterable[str]:
+    for group in report.transfer:
+        head = (
+            f"## Transfer {group['evaluation']}\n\nWhether what the scores of `{group['scorer']}` chose serves other models: each "
+            "selection against the full data, trained with each of them."
+        )
+        yield f"{head}\n\n{_transfer_table(group)}"
+
+
+def _transfer_table(group: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            row["selection"],
+            row["model"],
+            signed(row["difference"], 2),
+            signed_interval(row["low"], row["high"]),
+            row["verdict"],
+            str(row["n"]),
+        ]
+        for row in group["rows"]
+    ]
+    return table(["selection", "model", "against full, points", f"{short(group['confidence'])} % interval, seeds", "verdict", "n"], rows)
+
+
 def _cost_section(report: Report) -> str:
     costs = report.costs
     lines = [
@@ -297,6 +327,8 @@ def _cost_section(report: Report) -> str:
     if costs["tuning_seconds"]:
         lines[-1] += f" The trainings that chose strategies took {number(costs['tuning_seconds'], 1)} s."
     lines += [_saving(saving) for saving in costs["savings"]]
+    if any(saving["break_even_runs"] is not None and saving["redrawn"] is None for saving in costs["savings"]):
+        lines.append("Rows drawn anew in every epoch (RS2) save as much and need no scores: `evaluate.redrawn: true` compares with them.")
     return "\n".join(lines)
 
 
@@ -313,6 +345,18 @@ def _saving(saving: Mapping[str, Any]) -> str:
     return (
         f"Training on {arm} takes {taken} for as many epochs (evaluation {saving['evaluation']}): each saves "
         f"{number(saving['saved_seconds'], 1)} s, so {paid} paid back after {number(saving['break_even_runs'], 1)} such trainings."
+        f"{_against_redrawn(saving['redrawn'])}"
+    )
+
+
+def _against_redrawn(row: Mapping[str, Any] | None) -> str:
+    """What the scores have bought beside the saving, as a sentence; nothing where that was not measured."""
+    if row is None:
+        return ""
+    between = "" if row["low"] is None else f" ({signed_interval(row['low'], row['high'])})"
+    return (
+        f" As many rows drawn anew in every epoch ({row['reference']}) save the same without scores; against them the selection is "
+        f"{signed(row['difference'], 2)} points{between}: {row['verdict']}."
     )
 
 

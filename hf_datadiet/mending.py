@@ -20,8 +20,8 @@ from hf_datadiet.store import RunFolder
 def mend(folder: RunFolder) -> None:
     """Put aside what is damaged and remove what killed processes left behind; `StaleRecordError` for a training of another plan."""
     remove_forgotten(folder.path)
-    for name in ("fitted.json", "plan.json"):
-        sound(folder.path / name, partial(read_record, folder.path / name))
+    for path in (folder.path / "fitted.json", folder.path / "plan.json", *folder.path.glob("models/*/fitted.json")):
+        sound(path, partial(read_record, path))
     sound(folder.path / "skipped.parquet", folder.skipped)
     plans: dict[Path, Mapping[str, Any]] = {}
     for path, load in _trainings(folder):

@@ -250,12 +250,35 @@ class PruneSpec:
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class EvaluateSpec:
-    """How the selections are judged. `margin`: accuracy points; a smaller difference is declared not to matter."""
+    """How the selections are judged. `margin`: accuracy points; a smaller difference is declared not to matter.
+
+    `redrawn`: also against as many rows drawn anew in every epoch (`training/redrawn.py`), which cost no scoring. `models`: further
+    ones, by name, with which everything is trained as well, to show whether what one network's scores chose serves another;
+    `task.model_args` are the scorer's alone.
+    """
 
     name: Name = "main"
     seeds: Annotated[int, Field(ge=1, le=FIRST_EVALUATION_SEED)] = 4
     match: Literal["epochs", "steps"] = "epochs"
     margin: Annotated[float, Field(gt=0)] = 0.5
+    redrawn: bool = False
+    models: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+
+    @model_validator(mode="after")
+    def _names_apart(self) -> EvaluateSpec:
+        seen: dict[str, str] = {}
+        for model in self.models:
+            # Folders of some systems do not tell capitals apart.
+            name = self.name_with(model).casefold()
+            if name in seen:
+                both = f"{seen[name]} and {model} would both be evaluation {name}"
+                raise ValueError(f"models: {both}; leave one out, or evaluate it under another evaluate.name")
+            seen[name] = model
+        return self
+
+    def name_with(self, model: str) -> str:
+        """What the evaluation with a further model is called: a folder's name, "main.resnet10t" for timm:resnet10t."""
+        return f"{self.name}." + re.sub(r"[^A-Za-z0-9._-]+", "-", model.partition(":")[2] or model).strip("-.")
 
 
 @dataclass(frozen=True, config=STRICT_KEYS)
@@ -276,6 +299,10 @@ class Recipe:
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
+        if self.task.model in self.evaluate.models:
+            raise ValueError(
+                f"evaluate.models names {self.task.model}, the model of the task, with which evaluation trains anyway; leave it out"
+            )
         names = [spec.name for spec in self.prune]
         if len(set(names)) != len(names):
             raise ValueError("prune: each selection needs a name of its own")
@@ -310,6 +337,12 @@ class Recipe:
     def column(self, score: str, epoch: int) -> str:
         """The column of a score at one moment."""
         return column_name(score, epoch, self.headline)
+
+    @property
+    def evaluations(self) -> dict[str, str]:
+        """{evaluation: the model that it trains}; the task's own model comes first."""
+        further = {self.evaluate.name_with(model): model for model in self.evaluate.models}
+        return {self.evaluate.name: self.task.model, **further}
 
     @property
     def kept_epochs(self) -> tuple[int, ...]:

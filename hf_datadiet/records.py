@@ -287,6 +287,8 @@ class ArmResult:
     metrics: Mapping[str, float]
     plan: Mapping[str, Any] = field(default_factory=dict)
     """The plan that it ran under."""
+    model: str | None = None
+    """What was trained. None in records from before further models could be: the run's own."""
 
 
 @dataclass(frozen=True)
@@ -311,6 +313,8 @@ class EvaluationTable:
     source_digest: str
     provenance: Provenance
     test_source_id: NDArray[Any] | None = None
+    transfer_of: str | None = None
+    """The evaluation of the scorer's own model, which this one repeats with another (`evaluate.models`); None for that one itself."""
 
     def __post_init__(self) -> None:
         check_ids(self.test_id, f"evaluation {self.name}, test rows")
@@ -346,5 +350,6 @@ class Report:
     provenance: Mapping[str, Any]
     tunings: tuple[Mapping[str, Any], ...] = ()
     """One for each selection by strategy auto: what was compared on validation rows, and what was chosen."""
+    transfer: tuple[Mapping[str, Any], ...] = ()
     format: int = field(default=2)
     """2: verdicts, confounders, worst classes. Reports are written anew from the records, and never read back."""

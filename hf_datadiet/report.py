@@ -20,6 +20,7 @@ from hf_datadiet.costs import costs
 from hf_datadiet.doubts import evaluation_doubts, run_doubts, selection_doubts, tuning_doubts
 from hf_datadiet.judgement import judged
 from hf_datadiet.records import UNLABELLED, EvaluationTable, Report, ScoreColumn, ScoreTable, Selection
+from hf_datadiet.transfer import transfer
 
 MOST_COLUMNS = 60
 """With more columns than this (every epoch of given logits) the report shows each score at its main moment only."""
@@ -58,7 +59,7 @@ def build_report(
     kept = tuple(_selection(selection, table) for selection in selections)
     rows = {entry["name"]: {row["class"]: row["kept"] for row in entry["per_class"]} for entry in kept}
     rows["full"] = {table.source.classes[label]: n for label, n in Counter(table.label[labelled].tolist()).items()}
-    entries = tuple(judged(evaluation, table.source.classes, rows) for evaluation in evaluations)
+    entries = tuple(judged(evaluation, table.source.classes, rows, _together(evaluation, evaluations)) for evaluation in evaluations)
     choices = tuple(tuned(trained, about) for trained, about in tunings)
     doubts = [*run_doubts(task, len(table.seeds), int(labelled.sum())), *selection_doubts(scores, kept, task)]
     doubts += [doubt for entry in choices for doubt in tuning_doubts(entry)]
@@ -82,7 +83,13 @@ def build_report(
         costs=costs(seed_seconds, entries, choices),
         files=files,
         provenance=dataclasses.asdict(table.provenance),
+        transfer=tuple(transfer(entries)),
     )
+
+
+def _together(evaluation: EvaluationTable, evaluations: Sequence[EvaluationTable]) -> list[EvaluationTable]:
+    """The same evaluation with each of its models."""
+    return [each for each in evaluations if (each.transfer_of or each.name) == (evaluation.transfer_of or evaluation.name)]
 
 
 def _score(name: str, column: ScoreColumn, labelled: NDArray[np.bool_], n_seeds: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hf_datadiet.arms import drawn_arms
+from hf_datadiet.arms import REDRAWN, drawn_arms
 from hf_datadiet.errors import DamagedError
 from hf_datadiet.recipe import FIRST_EVALUATION_SEED, FIRST_TUNING_SEED, Recipe
 from hf_datadiet.recipe_yaml import kept_recipe
@@ -92,17 +92,22 @@ def headline(columns: Mapping[str, Mapping[str, Any]]) -> str:
 def _evaluation_names(folder: RunFolder, recipe: Recipe, selections: Mapping[str, int]) -> list[str]:
     begun = sorted({*folder.begun_evaluations(), *folder.unfinished_evaluations()})
     # An evaluation under another name serves as well as the recipe's own.
-    wanted = [recipe.evaluate.name] if selections and recipe.source.test is not None and not begun else []
-    return wanted + begun
+    wanted = recipe.evaluations if not begun or recipe.evaluate.name in begun else ()
+    if not selections or recipe.source.test is None:
+        return begun
+    return [*begun, *(name for name in wanted if name not in begun)]
 
 
 def _trainings(
     folder: RunFolder, recipe: Recipe, name: str, selections: Mapping[str, int], n_labelled: int
 ) -> dict[str, dict[int, Training]]:
     done, begun = folder.trained(name), folder.in_training(name)
-    sizes = {"full": n_labelled, **selections, **{arm.name: arm.size for arm in drawn_arms(selections.values(), n_labelled)}}
-    # How many seeds an evaluation wants is only known of the one in the recipe; another has at least those it began.
-    wanted = range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + recipe.evaluate.seeds) if name == recipe.evaluate.name else ()
+    # As the recipe says of its own evaluation; for any, another call may have asked for it.
+    redrawn = (recipe.evaluate.redrawn and name in recipe.evaluations) or any(arm.startswith(REDRAWN) for arm in (*done, *begun))
+    drawn = drawn_arms(selections.values(), n_labelled, redrawn=redrawn)
+    sizes = {"full": n_labelled, **selections, **{arm.name: arm.size for arm in drawn}}
+    # How many seeds an evaluation wants is only known of those in the recipe; another has at least those it began.
+    wanted = range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + recipe.evaluate.seeds) if name in recipe.evaluations else ()
     seeds = sorted({*wanted, *(seed for found in (*done.values(), *begun.values()) for seed in found)})
     # Equal steps take equal time whatever the number of rows.
     work = {
@@ -152,7 +157,9 @@ def _next(
     finished = folder.evaluations()
     for name, arms in evaluations.items():
         if name not in finished or not all(_all_done(trainings) for trainings in arms.values()):
-            return f"hf-datadiet evaluate {run}" + ("" if name == recipe.evaluate.name else f" evaluate.name={name}") + folder.launched
+            asked = "" if name in recipe.evaluations else folder.asking_for(name)
+            asked += " evaluate.redrawn=true" if not recipe.evaluate.redrawn and any(arm.startswith(REDRAWN) for arm in arms) else ""
+            return f"hf-datadiet evaluate {run}{asked}{folder.launched}"
     if not report:
         return f"hf-datadiet report {run}"
     another = f"hf-datadiet prune {run} --name keep-70 --score {shlex.quote(headline(about))} --keep 0.7"

@@ -3,6 +3,7 @@
     recipe.yaml               the resolved recipe          source.json   the pinned source
     run.json                  what makes this run this run plan.json     what must be equal for equal bits
     fitted.json               what the task took from the rows to be scored (normalisation)
+    models/NAME/              start.json and fitted.json of a further model (`evaluate.models`), NAME being its evaluation's
     unfinished/               trainings on their way (`unfinished`): score/000/, evaluate/NAME/ARM-SEED/, tune/...
     seeds/000/                one folder per scoring seed; its done.json, written last, holds the digest of every file
     scores.parquet            one row per example          seeds.parquet one row per example, seed and moment
@@ -173,30 +174,36 @@ class RunFolder:
                 "delete it and run the same command again, or choose another --out"
             )
 
-    def start(self) -> dict[str, Any] | None:
-        """What a fresh model said of a few rows when the run began (`training/start.py`), or None."""
-        path = self.path / "start.json"
+    def start(self, evaluation: str | None = None) -> dict[str, Any] | None:
+        """What a fresh model said of a few rows when the run began (`training/start.py`), or None; that of an evaluation if it is named."""
+        path = self._of_model(evaluation) / "start.json"
         remedy = "delete it if model, tokenizer and task are those that the run was begun with: it is then made anew"
         return read_record(path, remedy) if path.exists() else None
 
-    def save_start(self, start: Mapping[str, Any]) -> dict[str, Any]:
+    def save_start(self, start: Mapping[str, Any], evaluation: str | None = None) -> dict[str, Any]:
         """Keep it for every later call, unless there is one; the one that is there."""
-        write_record(self.path / "start.json", start, first_wins=True)
-        return self.start() or dict(start)
+        write_record(self._of_model(evaluation) / "start.json", start, first_wins=True)
+        return self.start(evaluation) or dict(start)
 
     # What the task took from the data
 
-    def save_fitted(self, fitted: Mapping[str, Any]) -> None:
+    def save_fitted(self, fitted: Mapping[str, Any], evaluation: str | None = None) -> None:
         """Keep the task's constants, unless they are there: the weights of the seeds mean nothing without them."""
-        write_record(self.path / "fitted.json", fitted, first_wins=True)
+        write_record(self._of_model(evaluation) / "fitted.json", fitted, first_wins=True)
 
-    def has_fitted(self) -> bool:
+    def has_fitted(self, evaluation: str | None = None) -> bool:
         """Whether they are there."""
-        return (self.path / "fitted.json").exists()
+        return (self._of_model(evaluation) / "fitted.json").exists()
 
-    def fitted(self) -> dict[str, Any]:
-        """The task's constants."""
-        return read_record(self.path / "fitted.json", self._again)
+    def fitted(self, evaluation: str | None = None) -> dict[str, Any]:
+        """The task's constants; those for the further model of an evaluation if it is named."""
+        return read_record(
+            self._of_model(evaluation) / "fitted.json", self._again if evaluation is None else self._evaluate_again(evaluation)
+        )
+
+    def _of_model(self, evaluation: str | None) -> Path:
+        """Where what depends on a model lies: the run's own, or the further one of an evaluation."""
+        return self.path if evaluation is None else self.path / "models" / evaluation
 
     # Trainings on their way
 
@@ -383,7 +390,15 @@ class RunFolder:
         if self.trials is TUNINGS:
             again = f"hf-datadiet prune {self._quoted()} --name {name} --strategy auto ...{self.launched}"
             return f"prune again as before ({again}): finished trainings are kept"
-        return f"evaluate again (hf-datadiet evaluate {self._quoted()} evaluate.name={name}{self.launched}): finished trainings are kept"
+        return f"evaluate again (hf-datadiet evaluate {self._quoted()}{self.asking_for(name)}{self.launched}): finished trainings are kept"
+
+    def asking_for(self, evaluation: str) -> str:
+        """The overrides by which `hf-datadiet evaluate` makes that evaluation."""
+        start = self.start(evaluation)
+        if start is None:
+            return f" evaluate.name={evaluation}"
+        models = f"evaluate.models=[{start['model']}]"
+        return f" evaluate.name={start['of']} {shlex.quote(models)}"
 
     def save_evaluation(self, table: EvaluationTable) -> None:
         """Write predictions.parquet and results.parquet, then evaluation.json, which says that they are complete."""

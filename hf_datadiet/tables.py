@@ -24,7 +24,7 @@ SE = "_se"
 """What the name of a column of standard errors ends with."""
 
 SELECTION_META = ("name", "score", "strategy", "parameters", "tie_seed", "quotas", "table_digest", "source_digest")
-EVALUATION_META = ("name", "model", "match", "margin", "arms", "arm_selections", "n_seeds", "source_digest")
+EVALUATION_META = ("name", "model", "match", "margin", "arms", "arm_selections", "n_seeds", "source_digest", "transfer_of")
 
 
 def unpack_source(values: Mapping[str, Any]) -> Source:
@@ -235,6 +235,7 @@ def arm_meta(result: ArmResult) -> Meta:
 
 def unpack_evaluation(predictions: pa.Table, meta: Mapping[str, Any]) -> EvaluationTable:
     """The evaluation from the table of `pack_predictions` and `evaluation_meta`."""
+    meta = {"transfer_of": None, **meta}  # records from before there were further models
     tests = predictions.num_rows // len(meta["results"])
     predicted = np.asarray(predictions["predicted"]).reshape(-1, tests)
     p_label = np.asarray(predictions["p_label"]).reshape(-1, tests)

@@ -15,12 +15,12 @@ numbers were there, and with enough seeds every difference excludes zero. `Verdi
 "worse" with high > -margin has a shown loss whose size is open; `Verdict.beyond` is false then, so that nobody need call it a loss that
 matters.
 
-Levels. The interval has confidence 1 - 2 `ALPHA` / m for m selections (90 % for one). Reading it is doing the tests: equivalent is two
-one-sided tests, each at `ALPHA` / m (TOST: Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987; the interval within the margins: Westlake,
-Biometrics 32, 1976); non-inferior is the lower of the two (margin fixed in advance: Piaggio et al., JAMA 308, 2012); better and worse are
-one-sided t tests. Where the true difference is a loss of the margin, each selection is called equivalent, non-inferior or better with
-probability <= `ALPHA` / m; so at most 5 % of evaluations say so of any of their selections (against one reference). Measured with 2 to 10
-seeds, spreads alike and not: at most 5.4 % (benchmarks/RESULTS.md).
+Levels. The interval has confidence 1 - 2 `ALPHA` / m for m selections (90 % for one), each counted once for every model that it is judged
+with. Reading it is doing the tests: equivalent is two one-sided tests, each at `ALPHA` / m (TOST: Schuirmann, J. Pharmacokinet. Biopharm.
+15, 1987; the interval within the margins: Westlake, Biometrics 32, 1976); non-inferior is the lower of the two (margin fixed in advance:
+Piaggio et al., JAMA 308, 2012); better and worse are one-sided t tests. Where the true difference is a loss of the margin, each selection
+is called equivalent, non-inferior or better with probability <= `ALPHA` / m; so at most 5 % of evaluations say so of any of their
+selections (against one reference). Measured with 2 to 10 seeds, spreads alike and not: at most 5.4 % (benchmarks/RESULTS.md).
 
 Correction. Bonferroni, because it has simultaneous intervals with which its tests agree: anybody can check a verdict from the interval
 beside it. Holm's tests reject more, but the intervals that belong to them tell nothing new of what was rejected; Dunnett's need one
@@ -70,9 +70,12 @@ class Verdict:
     seeds: int | None
 
 
-def confidence_for(n_selections: int) -> float:
-    """Confidence of the two-sided interval that decides, when m selections are compared: 1 - 2 `ALPHA` / m, in [0.9, 1)."""
-    return 1 - 2 * ALPHA / max(1, n_selections)
+def confidence_for(n_comparisons: int) -> float:
+    """Confidence of the two-sided interval that decides, for m comparisons: 1 - 2 `ALPHA` / m, in [0.9, 1).
+
+    Each selection with each model that it is judged with is one.
+    """
+    return 1 - 2 * ALPHA / max(1, n_comparisons)
 
 
 def decide(low: ArrayLike, high: ArrayLike, margin: float) -> NDArray[np.str_]:

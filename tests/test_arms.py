@@ -8,8 +8,17 @@ from tests.synthetic import score_table, selection
 
 def test_only_selections_have_names_of_their_own() -> None:
     table = score_table()
-    for arm in arms_of([selection(table, table.example_id[:5]), selection(table, table.example_id[:3], "randomly")], 10):
+    for arm in arms_of([selection(table, table.example_id[:5]), selection(table, table.example_id[:3], "randomly")], 10, redrawn=True):
         assert is_added(arm.name) == (arm.selection is None), arm.name
+
+
+def test_redrawn_arms_stand_beside_the_drawn_ones_where_they_are_asked_for() -> None:
+    table = score_table()
+    chosen = [selection(table, table.example_id[:5]), selection(table, table.example_id[:3], "three")]
+    names = [arm.name for arm in arms_of(chosen, 10)]
+    more = [arm.name for arm in arms_of(chosen, 10, redrawn=True)]
+    assert [name for name in more if name not in names] == ["redrawn-5", "redrawn-3"]
+    assert [name for name in more if name in names] == names
 
 
 def test_a_selection_in_words() -> None:

@@ -51,7 +51,14 @@ FULL: dict[str, Any] = {
         {"name": "c", "keep": 1.0, "strategy": "random"},
         {"name": "d", "keep": {"score": "el2n", "below": 0.3}},
     ],
-    "evaluate": {"name": "second", "seeds": 5, "match": "steps", "margin": 0.25},
+    "evaluate": {
+        "name": "second",
+        "seeds": 5,
+        "match": "steps",
+        "margin": 0.25,
+        "redrawn": True,
+        "models": ["timm:vit_tiny_patch16_224", "./folder"],
+    },
 }
 SMALL: dict[str, Any] = {"source": {"sample": "digits"}}
 
@@ -174,6 +181,7 @@ OTHER_VALUES: dict[str, Any] = {
     "score.at": 0,
     "score.scores": ["el2n"],
     "evaluate.match": "epochs",
+    "evaluate.models": ["timm:resnet10t"],
     "task.training.schedule.warmup": None,
     "source.sample": None,
     "source.repo": None,
@@ -221,3 +229,39 @@ def test_identity_changes_with_whatever_makes_it_another_run() -> None:
         assert (changed.identity() == recipe.identity()) == grows, key
         assert changed.digest != recipe.digest, key
     assert recipe_from({**FULL, "prune": [], "evaluate": {"seeds": 9}}).identity() == recipe.identity()
+
+
+def test_evaluations_are_named_after_their_models() -> None:
+    def names(*models: str) -> list[str]:
+        return [*recipe_from({**SMALL, "evaluate": {"models": [*models]}}).evaluations]
+
+    assert names() == ["main"]
+    assert names("timm:resnet10t", "transformers:google/vit-base-patch16-224") == [
+        "main",
+        "main.resnet10t",
+        "main.google-vit-base-patch16-224",
+    ]
+    assert names("./my folder/x", "transformers:~/models/vit", "timm:hf_hub:org/name@main") == [
+        "main",
+        "main.my-folder-x",
+        "main.models-vit",
+        "main.hf_hub-org-name-main",
+    ]
+    assert recipe_from(FULL).evaluations == {
+        "second": "timm:resnet18",
+        "second.vit_tiny_patch16_224": "timm:vit_tiny_patch16_224",
+        "second.folder": "./folder",
+    }
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        (["timm:vit", "timm:vit"], "evaluate: models: timm:vit and timm:vit would both be evaluation main.vit; leave one out, or"),
+        (["timm:vit", "transformers:ViT"], "timm:vit and transformers:ViT would both be evaluation main.vit"),
+        (["timm:resnet18"], "evaluate.models names timm:resnet18, the model of the task"),
+        ([""], "evaluate.models.0: string should have at least 1 character"),
+    ],
+)
+def test_models_that_cannot_be_told_apart(models: list[str], message: str) -> None:
+    assert message in fault({**SMALL, "evaluate": {"models": models}})

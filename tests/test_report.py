@@ -94,6 +94,13 @@ TUNED = selection(
 )
 
 
+def with_models() -> list[EvaluationTable]:
+    """One evaluation with two models, and another with one."""
+    worse = {**RIGHT, "keep-50": (3, 4, 3)}
+    other = replace(evaluation("main.test_vit", right=worse), model="timm:test_vit", transfer_of="main")
+    return [evaluation(), other, evaluation("second")]
+
+
 def variants() -> dict[str, Report]:
     table = odd_table()
     kept = selection(table, table.example_id[[1, 2, 4, 5, 6]])
@@ -107,6 +114,8 @@ def variants() -> dict[str, Report]:
         "tuned": reported(odd_table(), [TUNED], tunings=[(tuning(RIGHT_OF_ROWS), about(RIGHT_OF_ROWS))]),
         "tuned, one seed": reported(tunings=[(tuning(ONE_SEED), about(ONE_SEED))]),
         "two evaluations": reported(evaluations=[evaluation(), evaluation("second", match="steps")]),
+        "two models": reported(evaluations=[*with_models()]),
+        "redrawn": reported(evaluations=[evaluation(right={**RIGHT, "redrawn-5": (8, 9, 9)})]),
         "a class dropped whole": reported(table, [selection(table, table.example_id[[0, 6, 9]])]),
     }
 
@@ -361,6 +370,53 @@ def test_more_selections_make_wider_intervals() -> None:
         assert row_of(report)["detectable"] / row_of(report)["se"] == pytest.approx(t + 0.8834, rel=1e-3)
 
 
+# Further models
+
+
+def test_verdicts_allow_for_every_selection_with_every_model() -> None:
+    report = reported(evaluations=with_models())
+    found = {entry["name"]: (entry["n_selections"], entry["n_models"], entry["n_comparisons"]) for entry in report.evaluations}
+    assert found == {"main": (1, 2, 2), "main.test_vit": (1, 2, 2), "second": (1, 1, 1)}
+    assert [entry["verdict_confidence"] for entry in report.evaluations] == pytest.approx([95, 95, 90])
+    alone = reported()
+    width = [row["high"] - row["low"] for row in (row_of(alone), row_of(report))]
+    assert width[1] / width[0] == pytest.approx(2.3060 / 1.8595, rel=1e-3)  # t for 8 degrees of freedom at 97.5 and 95 %
+    text = to_markdown(report)
+    assert text.count("allows for 2 comparisons, of selections with 2 models (Bonferroni)") == 2
+
+
+def test_the_transfer_table_has_each_selection_with_each_model() -> None:
+    report = reported(evaluations=with_models())
+    (group,) = report.transfer
+    assert (group["evaluation"], group["scorer"], group["confidence"]) == ("main", "timm:test_resnet", pytest.approx(95))
+    of = {entry["model"]: entry for entry in report.evaluations if entry["name"] != "second"}
+    assert [row["model"] for row in group["rows"]] == ["timm:test_resnet", "timm:test_vit"]
+    for row in group["rows"]:
+        there = next(each for each in of[row["model"]]["differences"] if (each["arm"], each["reference"]) == ("keep-50", "full"))
+        assert row == {"selection": "keep-50", "model": row["model"]} | {
+            key: there[key] for key in ("difference", "low", "high", "verdict", "n")
+        }
+    assert group["rows"][0]["difference"] > group["rows"][1]["difference"]
+    shown = [table for table in tables(to_markdown(report)) if table[0][:2] == ["selection", "model"]]
+    assert [[row[0], row[1], row[4]] for row in shown[0][1:]] == [["keep-50", row["model"], row["verdict"]] for row in group["rows"]]
+    for text in (to_markdown(report), summary(report)):
+        assert unexplained(text, report) == []
+    assert "Accuracy of timm:test_vit on 12 rows" in summary(report)
+    assert "The selections are those of evaluation main: another model's scores made them." in to_markdown(report)
+    assert reported().transfer == () and "Transfer" not in to_markdown(reported())
+
+
+def test_a_selection_that_a_model_has_not_seen_has_no_row() -> None:
+    own, other, _ = with_models()
+    more = evaluation(right={**RIGHT, "keep-new": (7, 7, 8)})
+    (group,) = reported(evaluations=[more, other]).transfer
+    assert [(row["selection"], row["model"]) for row in group["rows"]] == [
+        ("keep-50", own.model),
+        ("keep-50", other.model),
+        ("keep-new", own.model),
+    ]
+
+
 def test_the_error_over_test_rows_is_kept_apart() -> None:
     report = judged_by([90.0, 90.1, 89.9, 90.0], [89.0, 91.0, 89.2, 90.8])
     row = row_of(report)
@@ -380,7 +436,7 @@ def test_scoring_is_paid_back_after_so_many_trainings() -> None:
     assert (costs["scoring_train_seconds"], costs["scoring_observe_seconds"], costs["scoring_seconds"]) == (28.75, 3.75, 32.5)
     # Mean seconds: full 9, keep-50 3; every training on the kept rows saves 6 s.
     assert costs["evaluation_seconds"] == 3 * (9 + 3 + 4 + 4)
-    about = {"evaluation": "main", "match": "epochs", "arm": "keep-50", "seconds": 3, "full_seconds": 9}
+    about = {"evaluation": "main", "match": "epochs", "arm": "keep-50", "seconds": 3, "full_seconds": 9, "redrawn": None}
     assert costs["savings"] == [
         about | {"saved_seconds": pytest.approx(6), "tuning_seconds": 0.0, "break_even_runs": pytest.approx(32.5 / 6)}
     ]
@@ -414,6 +470,28 @@ def test_a_choice_is_shown_with_its_evidence() -> None:
     assert doubt["value"] == 2 and "2 of 3 candidates are within one standard error of the best on 100 validation rows" in doubt["text"]
     far = {"hardest": (60, 61), "random": (90, 91)}
     assert not [w for w in reported(tunings=[(tuning(far), about(far))]).warnings if w["kind"] == "tuning undecided"]
+
+
+WITH_REDRAWN = {**RIGHT, "redrawn-5": (8, 9, 9)}
+
+
+def test_a_claim_of_time_saved_is_compared_with_rows_redrawn_in_every_epoch() -> None:
+    without = "Rows drawn anew in every epoch (RS2) save as much and need no scores: `evaluate.redrawn: true` compares with them."
+    assert without in to_markdown(reported())
+    assert all(without not in to_markdown(reported(evaluations=[evaluation(match="steps")], selections=each)) for each in (None, []))
+    report = reported(evaluations=[evaluation(right=WITH_REDRAWN)])
+    row = row_of(report, reference="redrawn-5")
+    found = report.costs["savings"][0]["redrawn"]
+    assert found == {key: row[key] for key in ("reference", "difference", "low", "high", "verdict")}
+    assert row["difference"] == pytest.approx(100 * (23 - 26) / 3 / 12) and row["verdict"] is not None
+    text = to_markdown(report)
+    assert without not in text and unexplained(text, report) == []
+    assert (
+        f"paid back after 6.5 such trainings. As many rows drawn anew in every epoch (redrawn-5) save the same without scores; against "
+        f"them the selection is -8.33 points ({row['low']:+.2f} to {row['high']:+.2f}): {row['verdict']}."
+    ) in text
+    assert ("redrawn-5", "full") in {(each["arm"], each["reference"]) for each in report.evaluations[0]["differences"]}
+    assert [saving["arm"] for saving in report.costs["savings"]] == ["keep-50"], "an arm that evaluation adds makes no claim"
 
 
 @pytest.mark.parametrize(

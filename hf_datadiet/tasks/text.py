@@ -9,6 +9,7 @@ import copy
 import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,6 +91,11 @@ class TextTask:
         if tokenizer is None or isinstance(tokenizer, str):
             tokenizer = kept_tokenizer(self.tokenizer, tokenizer, fitted["fingerprint"])
         return tokens_in_memory(values, rows, tokenizer, self.max_length)
+
+    def for_model(self, model: str) -> TextTask:
+        """The task for another model than the recipe's: one that has weights reads its own tokens, any other those of the recipe."""
+        model = _named(model)
+        return replace(self, tokenizer=model.partition(":")[2]) if has_weights(model, {}) else self
 
     def lengths(self, prepared: Tokens) -> NDArray[np.int64]:
         """Tokens of each row."""

@@ -14,8 +14,11 @@ import psutil
 import torch
 
 from hf_datadiet.candidates import Comparison
+from hf_datadiet.recipe import Training
 from hf_datadiet.records import Plan
 from hf_datadiet.store import RunFolder
+from hf_datadiet.training.feed import Feed
+from hf_datadiet.training.further import further, naming
 from hf_datadiet.training.launch import threads_for
 from hf_datadiet.training.loop import steps_of, train
 from hf_datadiet.training.observe import observe
@@ -33,14 +36,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Cost:
-    """Measured seconds per unit of work, and sizes in bytes. `memory`: what this process holds after measuring."""
+    """Measured seconds per unit of work, and sizes in bytes."""
 
     train_seconds_per_row: float
     observe_seconds_per_row: float
     decode_seconds_per_row: float
     model_bytes: int
     row_bytes: int
-    memory: int
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Forecast:
     """Of each selection by strategy auto the trainings, in words."""
     tune_steps: int = 0
     tune_seconds: float = 0.0
+    models: int = 1
+    """How many models are trained on each arm."""
 
 
 def forecast(session: Session, *, arms: Mapping[str, int], processes: int = 1, tunings: Mapping[str, Comparison] | None = None) -> Forecast:
@@ -77,6 +81,8 @@ def forecast(session: Session, *, arms: Mapping[str, int], processes: int = 1, t
     cost, recipe = measure(session), session.recipe
     n, n_test = len(session.labelled), session.pinned.test_id.size
     training = recipe.task.training
+    paces = [cost.train_seconds_per_row, *(_pace(each) for each in further(session))] if arms else []
+    held = psutil.Process().memory_info().rss
     steps = {arm: steps_of(rows if recipe.evaluate.match == "epochs" else n, training) for arm, rows in arms.items()}
     shown = sum(training.epochs * (rows if recipe.evaluate.match == "epochs" else n) for rows in arms.values()) * recipe.evaluate.seeds
     tuned = {name: len(of.selections) * of.asked.seeds for name, of in (tunings or {}).items()}
@@ -98,14 +104,15 @@ def forecast(session: Session, *, arms: Mapping[str, int], processes: int = 1, t
         moments=recipe.moments,
         arms=arms,
         evaluate_seeds=recipe.evaluate.seeds,
-        evaluate_steps=recipe.evaluate.seeds * sum(steps.values()),
+        evaluate_steps=recipe.evaluate.seeds * sum(steps.values()) * len(paces),
         score_seconds=score_seconds,
-        evaluate_seconds=shown * cost.train_seconds_per_row / max(1, min(processes, recipe.evaluate.seeds * len(arms)))
+        evaluate_seconds=shown * sum(paces) / max(1, min(processes, recipe.evaluate.seeds * len(arms)))
         + (n_test * cost.decode_seconds_per_row if arms else 0.0),
         processes=processes,
-        memory_bytes=cost.memory + n * values * 4 * (1 + recipe.score.seeds),
+        memory_bytes=held + n * values * 4 * (1 + recipe.score.seeds),
         # Per seed its record and its share of seeds.parquet; the decoded rows once.
         disk_bytes=recipe.score.seeds * (seed_bytes + 4 * n * values) + (n + (n_test if arms else 0) + len(tuned) * n) * cost.row_bytes,
+        models=len(recipe.evaluations),
         tunings={name: _in_words(name, of) for name, of in (tunings or {}).items()},
         tune_steps=sum(trainings * steps_of(tuned_rows[name], training) for name, trainings in tuned.items()),
         tune_seconds=tune_shown * cost.train_seconds_per_row / max(1, min(processes, sum(tuned.values()))),
@@ -123,29 +130,40 @@ def measure(session: Session) -> Cost:
         probe = replace(session, folder=RunFolder(Path(temporary)))
         decode, feed = _timed(lambda: probe.train_feed(probe.few(PROBE_ROWS)))
         training = session.recipe.task.training
-        streams = streams_for("probe", 0)
-        model = probe.new_model(feed, streams.init)
-        rows = torch.arange(len(feed))
-
-        def some_steps() -> object:
-            return train(model, feed, rows, training, streams_for("probe", 0), steps=PROBE_STEPS, schedule_steps=PROBE_STEPS)
-
-        some_steps()
-        shown = min(PROBE_STEPS * training.batch_size, PROBE_STEPS * len(feed))
-        step_seconds, _ = _timed(some_steps)
+        model = probe.new_model(feed, streams_for("probe", 0).init)
+        train_seconds_per_row = _seconds_per_row(model, feed, training)
         routes = measured_routes(probe, feed)
         size = min(OBSERVE_BATCH_SIZE, len(feed))
         plan = Plan(session.device.type, torch.get_num_threads(), training.precision, size, routes.of, routes.rest)
         observe_seconds, _ = _timed(lambda: observe(model, feed, session.batch_scores, 0, plan))
         size = getattr(feed.prepared, "nbytes", 0)
         return Cost(
-            train_seconds_per_row=step_seconds / shown,
+            train_seconds_per_row=train_seconds_per_row,
             observe_seconds_per_row=observe_seconds / len(feed),
             decode_seconds_per_row=decode / len(feed),
             model_bytes=sum(tensor.nbytes for tensor in model.state_dict().values()),
             row_bytes=size // len(feed),
-            memory=psutil.Process().memory_info().rss,
         )
+
+
+def _pace(session: Session) -> float:
+    """Seconds of training per row, of a further model; its faults show here too."""
+    with tempfile.TemporaryDirectory() as temporary, untouched_generators(session.device), naming(session.recipe.task.model):
+        probe = replace(session, folder=RunFolder(Path(temporary)))
+        feed = probe.train_feed(probe.few(PROBE_ROWS))
+        return _seconds_per_row(probe.new_model(feed, streams_for("probe", 0).init), feed, session.recipe.task.training)
+
+
+def _seconds_per_row(model: torch.nn.Module, feed: Feed, training: Training) -> float:
+    """Of a few training steps, the second time round."""
+
+    def some_steps() -> object:
+        rows = torch.arange(len(feed))
+        return train(model, feed, rows, training, streams_for("probe", 0), steps=PROBE_STEPS, schedule_steps=PROBE_STEPS)
+
+    some_steps()
+    seconds, _ = _timed(some_steps)
+    return seconds / min(PROBE_STEPS * training.batch_size, PROBE_STEPS * len(feed))
 
 
 def _timed(work: Callable[[], T]) -> tuple[float, T]:

@@ -9,10 +9,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from hf_datadiet.identity import digest_of
 from hf_datadiet.records import Plan
 from hf_datadiet.training.checkpoint import putting_back
 from hf_datadiet.training.packing import Tree, pack, unpack
@@ -110,13 +106,13 @@ def _starts_over(unit: Unfinished, error: UnusableError) -> None:
     unit.note(f"{unit.path}: {error}; this training starts over")
 
 
-def belonging(session: Session, plan: Plan, rows: NDArray[np.int64], **more: Any) -> dict[str, Any]:
-    """What a checkpoint belongs to: with any of it different it would be another training. `rows`: the ids trained on, int64 [K]."""
+def belonging(session: Session, plan: Plan, rows: str, **more: Any) -> dict[str, Any]:
+    """What a checkpoint belongs to: with any of it different it would be another training. `rows`: digest of the ids trained on."""
     identity = json.dumps(session.recipe.identity(), sort_keys=True)
     return {
         "recipe": hashlib.sha256(identity.encode()).hexdigest(),
         "source": session.pinned.record.digest,
-        "rows": digest_of([rows]),
+        "rows": rows,
         # Observing in other batches is the same up to rounding: what did not fit must not keep a training from going on.
         "plan": {key: value for key, value in dataclasses.asdict(plan).items() if key != "observe_batch_size"},
         "versions": dict(session.provenance.versions),

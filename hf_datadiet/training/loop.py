@@ -39,7 +39,7 @@ class Step:
 def train(
     model: nn.Module,
     feed: Feed,
-    rows: torch.Tensor,
+    rows: torch.Tensor | Callable[[int], torch.Tensor],
     training: Training,
     streams: Streams,
     *,
@@ -52,6 +52,8 @@ def train(
     resume: Tree | None = None,
 ) -> list[dict[str, float]]:
     """Train `model` in place on `rows` (positions in the feed, int64 [K]) for `steps` steps.
+
+    `rows` may be a function that gives those of an epoch, counted from 1: always K, always the same for the same epoch.
 
     The learning-rate schedule spans `schedule_steps`, which may be more. Returns the learning curve: one dict per
     epoch with its number, steps, and the mean loss and accuracy of the training forward passes. Raises `DivergedError` when
@@ -73,7 +75,8 @@ def train(
     while at.in_epoch or at.done < steps:
         if not at.in_epoch:
             keep(learner.state(at))
-        batches = shuffled_batches(rows, training.batch_size, streams.order, feed.lengths)
+        drawn = rows if isinstance(rows, torch.Tensor) else rows(at.epoch)
+        batches = shuffled_batches(drawn, training.batch_size, streams.order, feed.lengths)
         for batch in islice(batches, at.in_epoch, at.in_epoch + steps - at.done):
             labels = feed.labels[batch.to(feed.device)]
             shared.seed_noise(streams.noise, at.done)

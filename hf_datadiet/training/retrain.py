@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from hf_datadiet.errors import CoverageError
-from hf_datadiet.identity import digest_of
 from hf_datadiet.records import ArmResult, Plan
 from hf_datadiet.training.feed import Feed
 from hf_datadiet.training.lives import Life, belonging, live
 from hf_datadiet.training.loop import epochs_of, train
 from hf_datadiet.training.observe import Observation, observe
 from hf_datadiet.training.randomness import streams_for, untouched_generators
+from hf_datadiet.training.redrawn import Redrawn, rows_digest
 from hf_datadiet.training.session import Session
 from hf_datadiet.training.together import together
 from hf_datadiet.unfinished import Unfinished
+
+OF_THE_SCORER = ("gradient_routes", "gradient_rest", "batch_norm")
+"""The parts of a plan that were decided for the run's own model."""
 
 
 def retrain(
@@ -30,7 +34,7 @@ def retrain(
     *,
     arm: str,
     seed: int,
-    ids: NDArray[np.int64],
+    ids: NDArray[np.int64] | Redrawn,
     steps: int,
     unit: Unfinished,
     on_epoch: Callable[[Mapping[str, float]], None] = lambda stats: None,
@@ -38,25 +42,24 @@ def retrain(
 ) -> ArmResult:
     """Train on the rows `ids` (int64 [K], a subset of the feed's) and return what the last epoch's model predicts.
 
-    The learning-rate schedule runs to its end within `steps`. Bit-identical for an equal plan, in one go or resumed from `unit`.
+    `ids` may also be `Redrawn`: K others in each epoch. The learning-rate schedule runs to its end within `steps`. Bit-identical for an
+    equal plan, in one go or resumed from `unit`.
     `on_resume`: (epochs, steps) that an earlier call has done. Raises `CoverageError` for an id that the feed does not have,
     `Stopped` when a signal asked for it.
     """
-    rows = np.searchsorted(feed.example_id, ids)
-    if np.any(rows >= len(feed)) or not np.array_equal(feed.example_id[rows], ids):
-        raise CoverageError(f"arm {arm}: a kept row is none of the {len(feed)} rows that are trained on")
-    belongs = belonging(session, plan, ids, purpose=f"evaluate/{arm}", seed=seed, steps=steps)
+    rows, epochs = _rows(feed, ids, arm), epochs_of(steps, len(ids), session.recipe.task.training)
+    digest = rows_digest(ids, epochs)
+    belongs = belonging(session, plan, digest, purpose=f"evaluate/{arm}", seed=seed, steps=steps)
     shared = together(plan)
 
     def trained(life: Life) -> tuple[list[dict[str, float]], Observation, float]:
         streams = streams_for(f"evaluate/{arm}", seed)
         model = session.new_model(feed, streams.init)
         life.resumed(on_resume)
-        training, seen = session.recipe.task.training, []
-        last = epochs_of(steps, len(rows), training)
+        seen: list[Observation] = []
 
         def epoch_done(stats: Mapping[str, float]) -> None:
-            if stats["epoch"] == last:
+            if stats["epoch"] == epochs:
                 seen.append(observe(model, test, {}, seed, plan, keep_logits=True, between=life.between))
             life.epoch_done(int(stats["epoch"]))
             on_epoch(stats)
@@ -64,8 +67,8 @@ def retrain(
         curve = train(
             model,
             feed,
-            torch.from_numpy(rows),
-            training,
+            rows,
+            session.recipe.task.training,
             streams,
             steps=steps,
             schedule_steps=steps,
@@ -89,9 +92,27 @@ def retrain(
         epochs=len(curve),
         steps=steps,
         seconds=seconds,
-        train_ids_digest=digest_of([ids]),
+        train_ids_digest=digest,
         predicted=seen.predicted,
         p_label=p_label.half().numpy(),
         metrics=session.task.metrics(seen.logits, labels),
-        plan=asdict(replace(plan, observe_batch_size=seen.batch_size)),
+        plan=_plan_of(session, replace(plan, observe_batch_size=seen.batch_size)),
+        model=session.recipe.task.model,
     )
+
+
+def _plan_of(session: Session, plan: Plan) -> dict[str, Any]:
+    """What of the plan says something of the model that was trained: parts of it were decided for the run's own."""
+    own = session.transfer_of is None
+    return {key: value for key, value in asdict(plan).items() if own or key not in OF_THE_SCORER}
+
+
+def _rows(feed: Feed, ids: NDArray[np.int64] | Redrawn, arm: str) -> torch.Tensor | Callable[[int], torch.Tensor]:
+    """Where the rows lie in the feed, int64 [K], or what tells it of each epoch; `CoverageError` unless all of them lie there."""
+    pool = ids if isinstance(ids, np.ndarray) else ids.ids
+    places = np.searchsorted(feed.example_id, pool)
+    if np.any(places >= len(feed)) or not np.array_equal(feed.example_id[places], pool):
+        raise CoverageError(f"arm {arm}: a kept row is none of the {len(feed)} rows that are trained on")
+    if isinstance(ids, Redrawn):
+        return lambda epoch: torch.from_numpy(np.searchsorted(feed.example_id, ids.of(epoch)))
+    return torch.from_numpy(places)

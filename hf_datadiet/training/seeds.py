@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from hf_datadiet.identity import digest_of
 from hf_datadiet.records import Plan, RunResult
 from hf_datadiet.scorers.base import State
 from hf_datadiet.training.checkpoint import putting_back
@@ -41,7 +42,7 @@ def score_seed(
     Bit-identical for an equal plan, in one go or resumed from `unit`; the global generators of torch, numpy and Python are left
     as they were found. `on_resume`: (epochs, steps) that an earlier call has done. Raises `Stopped` when a signal asked for it.
     """
-    belongs = belonging(session, plan, feed.example_id, purpose=PURPOSE, seed=seed)
+    belongs = belonging(session, plan, digest_of([feed.example_id]), purpose=PURPOSE, seed=seed)
     with untouched_generators(session.device):
         return live(unit, belongs, session, lambda life: _SeedRun(session, feed, plan, seed, life).run(on_epoch, on_resume), plan)
 

@@ -28,6 +28,7 @@ from hf_datadiet.store import RunFolder
 from hf_datadiet.tasks.base import Task
 from hf_datadiet.training.environment import provenance
 from hf_datadiet.training.feed import Feed, on_device
+from hf_datadiet.training.further import further, naming, task_for
 from hf_datadiet.training.given import GivenModel, is_given
 from hf_datadiet.training.heap import keep_memory
 from hf_datadiet.training.loop import train
@@ -57,6 +58,13 @@ class Session:
     given: GivenModel | None = None
     """The model if it comes from Python."""
     processes: Processes = field(default_factory=processes)
+    transfer_of: str | None = None
+    """The evaluation that this session repeats with a further model (`further`); None for a session of the run's own model."""
+
+    @property
+    def apart(self) -> str | None:
+        """The name under which the folder keeps what depends on the model; None for the run's own."""
+        return None if self.transfer_of is None else self.recipe.evaluate.name
 
     @property
     def n_classes(self) -> int:
@@ -91,11 +99,11 @@ class Session:
         return self._feed(prepared, self._fitted(prepared), ids, self.pinned.label[ids])
 
     def _fitted(self, prepared: Any) -> Mapping[str, Any]:
-        """What the task takes from the rows: taken once per run, by the first launch, then read by all."""
-        if not self.folder.has_fitted():
+        """What the task takes from the rows: taken once per run and model, by the first launch, then read by all."""
+        if not self.folder.has_fitted(self.apart):
             with untouched_generators(self.device):  # a function from Python may draw
-                self.folder.save_fitted(self.task.fit(prepared, self._model()))
-        return self.folder.fitted()
+                self.folder.save_fitted(self.task.fit(prepared, self._model()), self.apart)
+        return self.folder.fitted(self.apart)
 
     def test_feed(self, train: Feed) -> Feed:
         """The T held-out rows, normalised and tokenised as the training rows are."""
@@ -169,7 +177,10 @@ def _looked_up(
     """What the names in the recipe stand for."""
     check_tracker(recipe.tracker)
     _check_given(recipe, model)
-    return task or find_task(recipe, allow_plugins), *find_scores(recipe.score.scores, allow_plugins)
+    task = task or find_task(recipe, allow_plugins)
+    for other in recipe.evaluate.models:
+        task_for(task, other)
+    return task, *find_scores(recipe.score.scores, allow_plugins)
 
 
 @contextlib.contextmanager
@@ -189,7 +200,8 @@ def claimed(session: Session) -> Session:
 
     A folder that is not yet this run's is claimed only after one training step on a few rows and a look at every row: by then
     the model, its arguments, the tokenizer, the optimizer and the data have been found to work together, and what failed has
-    left nothing behind. A folder that is, is refused if a fresh model now says something else than at its start. Of several
+    left nothing behind; that is also tried with each of `evaluate.models`, long before their turn. A folder that is, is refused if
+    a fresh model now says something else than at its start. Of several
     processes the main one claims it, and the others then find it claimed.
     """
     with session.processes.main_first():
@@ -203,13 +215,15 @@ def _claimed(session: Session) -> Session:
         folder.claim(recipe.identity(), session.pinned.record, to_yaml(recipe))
         if session.processes.main:
             mend(folder)
-        check_start(folder, try_out(session))
+        starts = [(each.apart, try_out(each)) for each in (session, *further(session))]
     else:
         folder.require_free()
         with _leaving_nothing_behind(folder.path):
-            start, found = try_out(session), unreadable(rows)
+            starts = [(each.apart, try_out(each)) for each in (session, *further(session))]
+            found = unreadable(rows)
         folder.claim(recipe.identity(), session.pinned.record, to_yaml(recipe))
-        check_start(folder, start)
+    for evaluation, start in starts:
+        check_start(folder, start, evaluation)
     if rows.skip and folder.skipped() is None:
         record(rows, folder, found or unreadable(rows))
     pinned = readable(rows, folder)
@@ -256,15 +270,22 @@ def try_out(session: Session) -> dict[str, Any]:
 
     Rows that cannot be read are passed over here: the pass over all of them names all of them.
     """
+    if session.transfer_of is None:
+        return _tried_out(session)
+    with naming(session.recipe.task.model):
+        return {**_tried_out(session), "model": session.recipe.task.model, "of": session.transfer_of}
+
+
+def _tried_out(session: Session) -> dict[str, Any]:
     recipe = replace(session.recipe, source=replace(session.recipe.source, on_bad_row="skip"))
     with tempfile.TemporaryDirectory() as temporary, untouched_generators(session.device):
         probe = replace(session, recipe=recipe, folder=RunFolder(temporary))
-        kept = session.folder.start()
+        kept = session.folder.start(session.apart)
         feed = probe.train_feed(session.few(PROBE_ROWS) if kept is None else np.array(kept["example_id"]))
         streams = streams_for("probe", 0)
         model = probe.new_model(feed, streams.init)
         start = start_of(model, feed)
-        if not session.folder.exists():
+        if kept is None:
             train(model, feed, torch.arange(len(feed)), session.recipe.task.training, streams, steps=1, schedule_steps=1)
     return start
 

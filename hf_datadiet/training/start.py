@@ -33,14 +33,17 @@ def start_of(model: nn.Module, feed: Feed) -> dict[str, Any]:
     return {"example_id": feed.example_id.tolist(), "logits": logits.cpu().tolist(), "loss": losses}
 
 
-def check_start(folder: RunFolder, start: Mapping[str, Any]) -> None:
-    """Keep how the run started, or raise `StaleRecordError` if it started otherwise."""
-    kept = folder.save_start(start)
-    apart = max(_difference(kept[key], start[key]) for key in start)
+def check_start(folder: RunFolder, start: Mapping[str, Any], evaluation: str | None = None) -> None:
+    """Keep how the run started, or the further model of an evaluation; `StaleRecordError` if it started otherwise."""
+    kept = folder.save_start(start, evaluation)
+    apart = max(_difference(kept[key], start[key]) for key in ("example_id", "logits", "loss"))
     if apart > SAME:
+        begun, other = (f"{folder.path}", "choose another --out")
+        if evaluation is not None:
+            begun, other = f"evaluation {evaluation} in {folder.path}", "set evaluate.name to a new name"
         raise StaleRecordError(
-            f"{folder.path} was begun with another model, tokenizer or task: a fresh one gives other outputs for the same rows than at "
-            f"its start ({100 * apart:.1f} % apart); give back the files, functions and versions of then, or choose another --out"
+            f"{begun} was begun with another model, tokenizer or task: a fresh one gives other outputs for the same rows than at "
+            f"its start ({100 * apart:.1f} % apart); give back the files, functions and versions of then, or {other}"
         )
 
 

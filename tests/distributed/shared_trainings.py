@@ -17,6 +17,7 @@ from hf_datadiet.training.feed import Feed
 from hf_datadiet.training.loop import Step, steps_of, train
 from hf_datadiet.training.observe import observe
 from hf_datadiet.training.randomness import streams_for, untouched_generators
+from hf_datadiet.training.redrawn import Redrawn
 from hf_datadiet.training.together import together, whole_state
 from tests.training.toy import CPU, N_CLASSES, ToyTask, toy_feed, toy_model, training
 
@@ -77,6 +78,8 @@ class Case:
     feed: Callable[[], Feed] = toy_feed
     model: Callable[[], nn.Module] = plain
     keys: Mapping[str, Any] | None = None
+    redrawn: int | None = None
+    """Rows of each epoch, if they are redrawn; all in every epoch otherwise."""
 
 
 def own_loss() -> Feed:
@@ -95,6 +98,7 @@ CASES = {
     # With three processes one has no row in any batch; with two rows in all, one has nothing to observe either.
     "batches of two": Case(keys={"batch_size": 2, "optimizer": {"lr": 0.02}}),
     "two rows": Case(feed=lambda: toy_feed(2)),
+    "redrawn": Case(redrawn=20),
 }
 
 WITH_CHANCE = {
@@ -114,6 +118,8 @@ def plan_for(world: int, sharded: bool = False) -> Plan:
 def result_of(case: Case, world: int, *, sharded: bool = False, epochs: int = 3) -> Arrays:
     """Scores at every moment, forgetting, logits of every step, learning curve and last weights."""
     feed, model, plan = case.feed(), seeded(case.model), plan_for(world, sharded)
+    size = len(feed) if case.redrawn is None else case.redrawn
+    drawn = Redrawn(np.arange(len(feed), dtype=np.int64), size, 0)
     asked = training(**{"epochs": epochs, "batch_size": 10, "optimizer": {"lr": 0.1}, **(case.keys or {})})
     scorers: Any = {
         name: registry.find("scorers", name) for name in ("el2n", "chance", "prototype", *(() if sharded else ("grand", "grand_last")))
@@ -136,11 +142,11 @@ def result_of(case: Case, world: int, *, sharded: bool = False, epochs: int = 3)
         curve = train(
             model,
             feed,
-            torch.arange(len(feed)),
+            torch.arange(len(feed)) if case.redrawn is None else lambda epoch: torch.from_numpy(drawn.of(epoch)),
             asked,
             streams_for("score", 1),
-            steps=steps_of(len(feed), asked),
-            schedule_steps=steps_of(len(feed), asked),
+            steps=steps_of(size, asked),
+            schedule_steps=steps_of(size, asked),
             shared=together(plan),
             on_step=on_step,
             on_epoch=lambda stats: moment(int(stats["epoch"])),

@@ -20,6 +20,7 @@ from hf_datadiet.recipe import FIRST_EVALUATION_SEED, PruneSpec, Recipe
 from hf_datadiet.records import EvaluationTable, Selection
 from hf_datadiet.score import score_run
 from hf_datadiet.store import RunFolder
+from hf_datadiet.training.redrawn import Redrawn, rows_digest
 from hf_datadiet.training.session import open_session
 from tests.steps.death import dying_at_rename
 from tests.steps.test_score import recipe
@@ -107,6 +108,26 @@ def test_arms_seeds_and_rows(folder: Path, whole: EvaluationTable, trained: list
     assert not set(table.test_id.tolist()) & rows["full", seeds[0]] and table.test_id.size == 36
     for result in table.results:
         assert result.train_ids_digest == digest_of([np.array(sorted(rows[result.arm, result.seed]), np.int64)])
+
+
+def test_redrawn_arms_take_as_many_steps_and_change_no_other(folder: Path, whole: EvaluationTable) -> None:
+    table = run(folder, evaluate__redrawn=True)
+    assert list(table.arms) == [*ARMS, "redrawn-40"] and "redrawn-40" not in table.arm_selections
+    drawn = [result for result in table.results if result.arm == "redrawn-40"]
+    fixed = [result for result in table.results if result.arm == "random-40"]
+    assert [(a.n_rows, a.steps, a.epochs) for a in drawn] == [(b.n_rows, b.steps, b.epochs) for b in fixed]
+    labelled = RunFolder(folder).load_scores().example_id
+    assert [result.train_ids_digest for result in drawn] == [rows_digest(Redrawn(labelled, 40, r.seed), r.epochs) for r in drawn]
+    assert same(replace(table, arms=whole.arms, results=tuple(each for each in table.results if each.arm != "redrawn-40")), whole)
+    # Finished ones are recognised, and a training on other rows under that name is not.
+    path = RunFolder(folder).arm_path("main", "redrawn-40", drawn[0].seed)
+    before = path.read_bytes()
+    assert same(run(folder, evaluate__redrawn=True), table) and path.read_bytes() == before
+    assert same(run(folder), whole), "without the key the arm is left out again"
+    path.unlink()
+    RunFolder(folder).save_arm("main", replace(drawn[0], train_ids_digest=fixed[0].train_ids_digest), table.test_id)
+    with pytest.raises(StaleRecordError, match="trained arm redrawn-40 on other rows"):
+        run(folder, evaluate__redrawn=True)
 
 
 def test_the_record_is_read_back(folder: Path, whole: EvaluationTable) -> None:
