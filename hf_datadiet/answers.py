@@ -105,12 +105,10 @@ def _suspect_meaning(found: Suspects) -> list[str]:
     lines = [f"{len(found.rows)} of {found.n_rows} rows with a label, most suspect first, by {found.score} ({end} is suspect)"]
     seeds = f"{found.n_seeds} seed{'s' if found.n_seeds != 1 else ''}"
     if found.n_epochs:
-        said = (
-            "of the given logits"
-            if found.origin == "logits"
-            else "said while it was trained on: in the end wrong labels are known by heart"
-        )
-        lines.append(f"p(label)   its probability, mean over {seeds} and {found.n_epochs} epochs, {said}")
+        how = "in the given logits" if found.origin == "logits" else "while it was trained on"
+        known = "" if found.origin == "logits" else "; in the end wrong labels are known by heart"
+        epochs = f"{found.n_epochs} epoch{'s' if found.n_epochs != 1 else ''}"
+        lines.append(f"p(label)   probability of the label {how}, mean over {seeds} and {epochs}{known}")
     if found.moments:
         where = ", ".join(map(str, found.moments))
         lines.append(f"suggested  the class predicted most often instead, and its share of the predictions of {seeds} after epoch {where}")

@@ -13,12 +13,12 @@ FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]|[\t\r\n]")
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A line of names, then one line for each row; all rows have the same keys. None is an empty cell.
+    """A line of names, then one line for each row; all rows have the same keys. Texts stand in quotes, numbers do not; None is an empty text.
 
     A text that begins as a formula does gets an apostrophe before it, which spreadsheets hide; numbers stay numbers.
     """
     lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
+    writer = csv.writer(lines, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(rows[0])
     writer.writerows([_harmless(value) for value in row.values()] for row in rows)
     return lines.getvalue()

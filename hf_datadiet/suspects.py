@@ -174,7 +174,7 @@ class _Said:
 
 def _said(folder: RunFolder, table: ScoreTable, ids: NDArray[np.int64]) -> _Said:
     """Read it, seed by seed; `ids` int64 [N]. A run may have been reduced to its tables: then no seed says anything."""
-    p_label, predicted = np.zeros(ids.size), [np.empty((0, ids.size), np.int32)]
+    total, predicted = np.zeros(ids.size), [np.empty((0, ids.size), np.int32)]
     seeds = table.seeds if folder.seeds() else ()
     n_epochs, moments = 0, ()
     for seed in seeds:
@@ -186,8 +186,9 @@ def _said(folder: RunFolder, table: ScoreTable, ids: NDArray[np.int64]) -> _Said
         trained = np.array(result.moments) > 0
         moments = tuple(np.array(result.moments)[trained].tolist())
         predicted.append(result.predicted[trained])
-        p_label += result.p_label.sum(axis=0, dtype=np.float64) / max(1, n_epochs * len(seeds))
-    return _Said(p_label, np.concatenate(predicted), len(seeds), n_epochs, moments)
+        # Sums of float16 are exact in float64: equal rows stay equal.
+        total += result.p_label.sum(axis=0, dtype=np.float64)
+    return _Said(total / max(1, n_epochs * len(seeds)), np.concatenate(predicted), len(seeds), n_epochs, moments)
 
 
 def _suspect(rank: int, table: ScoreTable, row: int, place: int, score: str, said: _Said, texts: Sequence[str] | None) -> Suspect:
