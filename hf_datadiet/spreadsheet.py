@@ -13,7 +13,7 @@ FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]|[\t\r\n]")
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A line of names, then one line for each row; all rows have the same keys. Texts stand in quotes, numbers do not; None is an empty text.
+    """A line of names, then one line for each row; all rows have the same keys. Texts stand in quotes, numbers do not; None is "".
 
     A text that begins as a formula does gets an apostrophe before it, which spreadsheets hide; numbers stay numbers.
     """
