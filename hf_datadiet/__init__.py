@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # the same names once more, for type checkers and editors
         Source,
     )
     from hf_datadiet.score import add_scores, score_dataset
+    from hf_datadiet.suspects import find_suspects
     from hf_datadiet.tasks._callable import CallableTask
     from hf_datadiet.trainer import DynamicsRecorder
 
@@ -49,6 +50,7 @@ __all__ = [
     "Source",
     "add_scores",
     "evaluate_selections",
+    "find_suspects",
     "prune_dataset",
     "score_dataset",
     "scores_from_logits",
@@ -73,6 +75,7 @@ _NAMES_BY_MODULE = {
         "Source",
     ],
     "score": ["add_scores", "score_dataset"],
+    "suspects": ["find_suspects"],
     "tasks._callable": ["CallableTask"],
     "trainer": ["DynamicsRecorder"],
 }

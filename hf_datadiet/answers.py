@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from hf_datadiet.cells import number, short, table
 from hf_datadiet.durable import json_text
 from hf_datadiet.markdown import summary
 from hf_datadiet.records import Report, Selection
 from hf_datadiet.selection import AUTO
+from hf_datadiet.spreadsheet import csv_text
 from hf_datadiet.status import Status, status_of
 from hf_datadiet.store import RunFolder
 from hf_datadiet.trainings import State, Training
 
 if TYPE_CHECKING:
+    from hf_datadiet.suspects import Suspects
     from hf_datadiet.training.estimate import Forecast
 
-Form: TypeAlias = Literal["text", "json"]
+Form: TypeAlias = Literal["text", "json", "csv"]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """`text` for a person, `data` as plain JSON values for a program."""
+    """`text` for a person, `data` as plain JSON values for a program; `rows` where what is said is one table, which may be CSV then."""
 
     text: str
     data: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]] = ()
 
     def in_form(self, form: Form) -> str:
         """What goes to stdout, ending in a line feed."""
-        return json_text(self.data) if form == "json" else self.text + "\n"
+        return csv_text(self.rows) if form == "csv" else json_text(self.data) if form == "json" else self.text + "\n"
 
 
 def of_report(folder: RunFolder, report: Report) -> Answer:
@@ -94,6 +98,39 @@ def of_forecast(found: Forecast, *, source: str, n_source_rows: int, seeds_done:
     ]
     about = {"run": str(folder), "source": source, "n_source_rows": n_source_rows, "seeds_done": seeds_done}
     return Answer("\n".join(lines), about | dataclasses.asdict(found))
+
+
+def of_suspects(folder: RunFolder, found: Suspects) -> Answer:
+    """The rows whose labels are most suspect, and what their numbers mean."""
+    rows = found.plain()
+    data = {"run": str(folder.path), **dataclasses.asdict(found), "rows": rows}
+    head = {"example_id": "example", "p_label": "p(label)", "score": found.score}
+    shown = [[_suspect_cell(name, value) for name, value in row.items()] for row in rows]
+    return Answer("\n".join([*_suspect_meaning(found), "", table([head.get(name, name) for name in rows[0]], shown)]), data, rows)
+
+
+def _suspect_meaning(found: Suspects) -> list[str]:
+    """What the columns are, in words."""
+    end = "low" if found.higher_is == "easier" else "high"
+    lines = [f"{len(found.rows)} of {found.n_rows} rows with a label, most suspect first, by {found.score} ({end} is suspect)"]
+    seeds = f"{found.n_seeds} seed{'s' if found.n_seeds != 1 else ''}"
+    if found.n_epochs:
+        how = "in the given logits" if found.origin == "logits" else "while it was trained on"
+        known = "" if found.origin == "logits" else "; in the end wrong labels are known by heart"
+        epochs = f"{found.n_epochs} epoch{'s' if found.n_epochs != 1 else ''}"
+        lines.append(f"p(label)   probability of the label {how}, mean over {seeds} and {epochs}{known}")
+    if found.moments:
+        where = ", ".join(map(str, found.moments))
+        lines.append(f"suggested  the class predicted most often instead, and its share of the predictions of {seeds} after epoch {where}")
+    return lines
+
+
+def _suspect_cell(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if name == "share":
+        return f"{number(100 * value, 0)} %"
+    return number(value, 3) if name == "p_label" else short(value) if name == "score" else str(value)
 
 
 def of_catalogue(shelf: str, found: Mapping[str, str]) -> Answer:

@@ -15,9 +15,10 @@ import click
 from hf_datadiet import answers, completion
 from hf_datadiet.arms import drawn_arms
 from hf_datadiet.catalogue import SHELVES, Shelf, catalogue, copy_recipe, recipes_folder, shipped
+from hf_datadiet.durable import notice
 from hf_datadiet.ending import MISTAKE, ended, first, one_line
 from hf_datadiet.errors import DamagedError, RecipeError
-from hf_datadiet.options import FORM, NUM_PROCESSES, OVERRIDES, PLUGINS, RECIPE, RUN, SHARE, with_recipe
+from hf_datadiet.options import FORM, NUM_PROCESSES, OVERRIDES, PLUGINS, RECIPE, RUN, SHARE, TABLE_FORM, with_recipe
 from hf_datadiet.recipe import PruneSpec, Recipe
 from hf_datadiet.recipe_yaml import kept_recipe, load_recipe, recipe_from
 from hf_datadiet.reporting import report_run
@@ -222,6 +223,29 @@ def evaluate(
 
     session = open_session(recipe, kept, command=_command(), allow_plugins=allow_plugins, share=share)
     _report(session, form, complete=evaluate_run(session) is not None)
+
+
+@commands.command()
+@RUN
+@OVERRIDES
+@click.option("--top", type=int, default=50, help="How many rows; default 50.")
+@click.option(
+    "--score", help="Column to go by, from its hard end; default: the best evidenced one there is.", shell_complete=completion.columns
+)
+@TABLE_FORM
+def inspect(folder: Path, overrides: tuple[str, ...], top: int, score: str | None, form: answers.Form) -> None:
+    """List the rows of RUN whose labels are most likely wrong. Writes nothing. Overrides say where the source lies now, for texts."""
+    from hf_datadiet.suspects import suspects_of
+
+    kept = RunFolder(folder)
+    kept.require()
+    other = [word for word in overrides if not word.startswith("source")]
+    if other:
+        raise RecipeError(f"{other[0]} has no effect on what was scored; only source.KEY=VALUE can be set, where the source lies")
+    found = suspects_of(kept, _recipe_of(kept, overrides), top=top, score=score)
+    for note in found.notes if first() else ():
+        notice(note)
+    _say(answers.of_suspects(kept, found), form)
 
 
 @commands.command()

@@ -45,6 +45,9 @@ SHARE = click.option(
     help="Train the K-th of N parts only; other launches with the same RUN, on any machine, train the others.",
 )
 FORM = click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="What stdout holds.")
+TABLE_FORM = click.option(
+    "--format", "form", type=click.Choice(["text", "csv", "json"]), default="text", help="What stdout holds; notes go to stderr."
+)
 
 
 def with_recipe(verb: Callable[..., None]) -> Callable[..., None]:

@@ -111,7 +111,7 @@ def test_the_program_ends_a_mistake_in_one_line(tmp_path: Path) -> None:
 # Help
 
 
-@pytest.mark.parametrize("command", [(), ("run",), ("score",), ("prune",), ("evaluate",), ("report",)])
+@pytest.mark.parametrize("command", [(), ("run",), ("score",), ("prune",), ("evaluate",), ("inspect",), ("report",)])
 def test_help(command: tuple[str, ...], call: Callable[..., Said]) -> None:
     for flag in ("--help", "-h"):
         said = call(*command, flag)

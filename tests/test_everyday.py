@@ -139,6 +139,7 @@ def test_completion(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert offered(["run"], "d") == ["digits", "docstrings"] and offered(["run"], "./x") == ["(file)"]
     assert offered(["status"], "") == ["run"] and offered(["status"], "elsewhere") == ["(dir)"]
     assert offered(["prune", "run", "--score"], "m") == ["margin"] and offered(["prune", "none", "--score"], "m") == []
+    assert offered(["inspect", "run", "--score"], "e") == ["el2n"]
     assert offered(["prune", "run", "--strategy"], "h") == ["hardest"] and offered(["prune", "run", "--strategy"], "a") == ["auto"]
     assert offered(["list"], "s") == ["scorers", "selectors"]
 
