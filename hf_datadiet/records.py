@@ -344,5 +344,7 @@ class Report:
     costs: Mapping[str, Any]
     files: Mapping[str, str]
     provenance: Mapping[str, Any]
+    pictures: tuple[Mapping[str, Any], ...] = ()
+    """What each picture shows (`pictured`), and its `files` as far as it was drawn."""
     format: int = field(default=2)
     """2: verdicts, confounders, worst classes. Reports are written anew from the records, and never read back."""

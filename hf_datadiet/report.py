@@ -18,6 +18,7 @@ from hf_datadiet import stats
 from hf_datadiet.costs import costs
 from hf_datadiet.doubts import evaluation_doubts, run_doubts, selection_doubts
 from hf_datadiet.judgement import judged
+from hf_datadiet.pictured import pictured
 from hf_datadiet.records import UNLABELLED, EvaluationTable, Report, ScoreColumn, ScoreTable, Selection
 
 MOST_COLUMNS = 60
@@ -76,6 +77,7 @@ def build_report(
         costs=costs(seed_seconds, entries),
         files=files,
         provenance=dataclasses.asdict(table.provenance),
+        pictures=tuple(pictured(table, selections, scores=scores, kept=kept, evaluations=entries)),
     )
 
 
