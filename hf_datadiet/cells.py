@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -62,3 +63,8 @@ def interval(low: float | None, high: float | None) -> str:
 def signed_interval(low: float | None, high: float | None) -> str:
     """The ends of a difference."""
     return "-" if low is None else f"{signed(low, 2)} to {signed(high, 2)}"
+
+
+def literal(text: str) -> str:
+    """Words of the data within a line of Markdown, where none of their signs means anything."""
+    return re.sub(r"([\\`*_\[\]<>&$~|])", r"\\\1", " ".join(text.split()))

@@ -102,6 +102,14 @@ def write_text(path: Path, text: str, *, first_wins: bool = False) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes atomically, unless they are there already."""
+    if path.is_file() and path.read_bytes() == content:
+        return
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def json_text(value: Any) -> str:
     """Indented JSON. NaN and infinity are not JSON and raise ValueError."""
     return json.dumps(value, indent=2, allow_nan=False, default=_plain) + "\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from hf_datadiet.captions import pictures_of
 from hf_datadiet.cells import interval, number, percent, points, short, signed, signed_interval, table
 from hf_datadiet.recipe import LOGITS
 from hf_datadiet.records import Report
@@ -14,11 +15,12 @@ from hf_datadiet.selection import AUTO
 def to_markdown(report: Report) -> str:
     """The report for people; complete, and readable as plain text too."""
     parts = [_head(report), *_score_sections(report)]
+    parts.append(_kept_section(report))
     for selection in report.selections:
         parts.append(_selection_section(selection, report))
     parts += [_tuning_section(tuning) for tuning in report.tunings]
     for evaluation in report.evaluations:
-        parts.append(_evaluation_section(evaluation))
+        parts.append(_evaluation_section(evaluation, report))
     parts += [*_transfer_sections(report), _cost_section(report), _file_section(report)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -67,14 +69,22 @@ def _score_sections(report: Report) -> list[str]:
         "from the agreement between halves of the seeds by Spearman-Brown; where many scores are equal that is an upper estimate. "
         "A stable ranking is not yet a useful one: the accuracies below decide."
     )
-    sections = [f"## Scores\n\n{_score_table(report)}\n\n{note}", _confounder_section(report)]
+    sections = [f"## Scores\n\n{_score_table(report)}\n\n{note}", pictures_of(report, "reliability"), _confounder_section(report)]
     if report.correlations:
         first = report.correlations[0]
         rows = [[pair["a"], pair["b"], number(pair["spearman"], 3), percent(pair["shared_hardest"])] for pair in report.correlations]
         sections.append(
             "### Agreement between scores\n\n" + table(["score", "score", "Spearman", f"shared among the hardest {first['k']}"], rows)
         )
+        sections.append(pictures_of(report, "agreement"))
     return sections
+
+
+def _kept_section(report: Report) -> str:
+    """How the scores are spread, and what of them and of the classes the selections keep; "" without pictures."""
+    shown = [pictures_of(report, "histogram"), pictures_of(report, "classes")]
+    head = "## What is kept" if report.selections else "## How the scores are spread"
+    return "\n\n".join([head, *(part for part in shown if part)]) if any(shown) else ""
 
 
 def _confounder_section(report: Report) -> str:
@@ -165,7 +175,7 @@ def _choice(tuning: Mapping[str, Any]) -> str:
     return f"{chosen} is chosen: {best} has the highest mean accuracy, but {chosen} stands before it and lies within one standard error."
 
 
-def _evaluation_section(evaluation: Mapping[str, Any]) -> str:
+def _evaluation_section(evaluation: Mapping[str, Any], report: Report) -> str:
     matched = {"epochs": "as many epochs as the full data (fewer steps)", "steps": "as many steps as the full data (more epochs)"}
     head = (
         f"Trained from scratch with `{evaluation['model']}`, {evaluation['n_seeds']} fresh seeds per arm, every arm for "
@@ -186,7 +196,15 @@ def _evaluation_section(evaluation: Mapping[str, Any]) -> str:
     classes = table(["class", "test rows", *trained, *(f"{arm['arm']}, %" for arm in evaluation["arms"])], rows)
     said = "\n".join(f"- {sentence}" for sentence in verdict_sentences(evaluation))
     found = f"{_accuracy_table(evaluation)}\n\n{_difference_table(evaluation)}\n\n{said}\n\n{_how_to_read(evaluation)}"
-    return f"## Evaluation {evaluation['name']}\n\n{head}\n\n{found}\n\n### Classes\n\n{classes}"
+    parts = [
+        f"## Evaluation {evaluation['name']}",
+        head,
+        pictures_of(report, "accuracy", evaluation["name"]),
+        found,
+        "### Classes",
+        classes,
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _how_to_read(evaluation: Mapping[str, Any]) -> str:

@@ -351,5 +351,7 @@ class Report:
     tunings: tuple[Mapping[str, Any], ...] = ()
     """One for each selection by strategy auto: what was compared on validation rows, and what was chosen."""
     transfer: tuple[Mapping[str, Any], ...] = ()
+    pictures: tuple[Mapping[str, Any], ...] = ()
+    """What each picture shows (`pictured`), and its `files` as far as it was drawn."""
     format: int = field(default=2)
     """2: verdicts, confounders, worst classes. Reports are written anew from the records, and never read back."""

@@ -19,6 +19,7 @@ from hf_datadiet.choice import tuned
 from hf_datadiet.costs import costs
 from hf_datadiet.doubts import evaluation_doubts, run_doubts, selection_doubts, tuning_doubts
 from hf_datadiet.judgement import judged
+from hf_datadiet.pictured import pictured
 from hf_datadiet.records import UNLABELLED, EvaluationTable, Report, ScoreColumn, ScoreTable, Selection
 from hf_datadiet.transfer import transfer
 
@@ -84,6 +85,7 @@ def build_report(
         files=files,
         provenance=dataclasses.asdict(table.provenance),
         transfer=tuple(transfer(entries)),
+        pictures=tuple(pictured(table, selections, scores=scores, kept=kept, evaluations=entries)),
     )
 
 

@@ -1,14 +1,19 @@
-"""REPORT: everything that lies in a run folder -> report.json and report.md."""
+"""REPORT: everything that lies in a run folder -> report.json, report.md and the pictures that it links."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
+from hf_datadiet.durable import notice
 from hf_datadiet.markdown import to_markdown
 from hf_datadiet.recipe import Recipe
 from hf_datadiet.records import Report
 from hf_datadiet.report import build_report
-from hf_datadiet.store import RunFolder
+from hf_datadiet.store import PICTURES, RunFolder
 
 FILES = {
     "scores.parquet": "one row per example: scores, standard errors, null where there is no label",
@@ -21,13 +26,14 @@ FILES = {
     "tunings/*/results.parquet": "accuracy of every training on a candidate, on validation rows",
     "skipped.parquet": "rows that cannot be read, and why",
     "label_noise.parquet": "labels changed by source.label_noise",
+    f"{PICTURES}/*": "the pictures above, as PNG, SVG and PDF",
     "recipe.yaml": "the recipe as it was understood",
 }
 """What may lie in a run folder, in words; the report names what does."""
 
 
 def report_run(recipe: Recipe, folder: RunFolder) -> Report:
-    """Write both reports of the folder anew, and return the report. `RecipeError` if nothing has been scored."""
+    """Write both reports and the pictures of the folder anew, and return the report. `RecipeError` if nothing has been scored."""
     table = folder.load_scores()
     folder.require_markers()
     folder.tunings.require_markers()
@@ -54,7 +60,34 @@ def report_run(recipe: Recipe, folder: RunFolder) -> Report:
         seed_seconds=[folder.load_seed(seed).seconds for seed in table.seeds],
         text_length=np.array(fitted["lengths"]) if recipe.task.kind == "text" and "lengths" in fitted else None,
         n_test_skipped=len((skipped or ({}, {}))[1]),
-        files={name: meaning for name, meaning in FILES.items() if list(folder.path.glob(name))},
+        files={},
     )
+    made = _illustrated(made, folder)
+    made = dataclasses.replace(made, files={name: meaning for name, meaning in FILES.items() if list(folder.path.glob(name))})
     folder.save_report(made, to_markdown(made))
     return made
+
+
+def _illustrated(report: Report, folder: RunFolder) -> Report:
+    """The report with its pictures, drawn and saved.
+
+    What cannot be drawn is said in a line and left out: hours of training must not lose their report to a font.
+    """
+    drawn: dict[str, bytes] = {}
+    entries: list[Mapping[str, Any]] = []
+    faults: dict[str, str] = {}
+    for picture in report.pictures:
+        files: dict[str, bytes] = {}
+        try:
+            # Not before there is something to draw: matplotlib takes half a second to import.
+            from hf_datadiet.pictures.gallery import files_of
+
+            files = files_of(picture, report)
+        except Exception as fault:  # whatever it is, the numbers are sound
+            faults[picture["name"]] = " ".join(f"{type(fault).__name__}: {fault}".split())
+        drawn |= files
+        entries.append({**picture, "files": [f"{PICTURES}/{name}" for name in files]})
+    if faults:
+        notice(f"the report goes without pictures that could not be drawn: {', '.join(faults)} ({next(iter(faults.values()))})")
+    folder.save_pictures(drawn)
+    return dataclasses.replace(report, pictures=tuple(entries))

@@ -85,27 +85,34 @@ def reliability(values: NDArray[Any]) -> float | None:
     (for 2 and 3 seeds there is nothing but pairs). The step from a half to S still assumes what Spearman and Brown do; columns
     with many equal values gain less from seeds than that (measured in benchmarks/RESULTS.md). None as in `mean_pairwise`.
     """
+    half = len(values) // 2
+    measured = agreement(values, half) if half else None
+    return None if measured is None else spearman_brown(measured, len(values) / half)
+
+
+def agreement(values: NDArray[Any], size: int, most: int = MOST_SPLITS) -> float | None:
+    """Spearman's correlation of the means over two sets of `size` seeds that share none: values [S, N], 1 <= size <= S / 2 -> [-1, 1].
+
+    Averaged over the ways to choose the two sets, or over `most` drawn ways when there are more. None as in `mean_pairwise`.
+    """
     values = np.asarray(values, dtype=np.float64)
     values = values[:, np.isfinite(values).all(axis=0)]
-    n_seeds, half = len(values), len(values) // 2
-    if half == 0:
-        return None
-    found = [spearman(values[list(one)].mean(axis=0), values[list(other)].mean(axis=0)) for one, other in _halves(n_seeds)]
+    pairs = _disjoint(len(values), size, most)
+    found = [spearman(values[list(one)].mean(axis=0), values[list(other)].mean(axis=0)) for one, other in pairs]
     known = [r for r in found if r is not None]
-    return spearman_brown(float(np.mean(known)), n_seeds / half) if len(known) == len(found) else None
+    return float(np.mean(known)) if known and len(known) == len(found) else None
 
 
-def _halves(n_seeds: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Pairs of disjoint sets of n_seeds // 2 seeds: all of them, or `MOST_SPLITS` different ones from a fixed draw."""
-    half = n_seeds // 2
-    if comb(n_seeds, half) * comb(n_seeds - half, half) // 2 <= MOST_SPLITS:
-        firsts = combinations(range(n_seeds), half)
-        pairs = ((one, other) for one in firsts for other in combinations(sorted(set(range(n_seeds)) - set(one)), half))
+def _disjoint(n_seeds: int, size: int, most: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Pairs of disjoint sets of `size` of n seeds: all of them, or `most` different ones from a fixed draw."""
+    if comb(n_seeds, size) * comb(n_seeds - size, size) // 2 <= most:
+        firsts = combinations(range(n_seeds), size)
+        pairs = ((one, other) for one in firsts for other in combinations(sorted(set(range(n_seeds)) - set(one)), size))
         return [(one, other) for one, other in pairs if one < other]
     rng, drawn = np.random.default_rng(0), set[tuple[tuple[int, ...], tuple[int, ...]]]()
-    while len(drawn) < MOST_SPLITS:
+    while len(drawn) < most:
         order = rng.permutation(n_seeds).tolist()
-        one, other = tuple(sorted(order[:half])), tuple(sorted(order[half : 2 * half]))
+        one, other = tuple(sorted(order[:size])), tuple(sorted(order[size : 2 * size]))
         drawn.add(min((one, other), (other, one)))
     return sorted(drawn)
 

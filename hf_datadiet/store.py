@@ -12,7 +12,8 @@
     selections/NAME/          selection.parquet, and on request dataset/
     evaluations/NAME/         arms/ARM-SEED.safetensors, predictions.parquet, results.parquet, evaluation.json (last)
     tunings/NAME/             of a selection by `strategy: auto`: tuning.json (first), then the files of an evaluation, on validation rows
-    report.json  report.md    cache/  decoded data, may be deleted at any time
+    report.json  report.md    pictures/ what the report links: NAME.png, .svg, .pdf; all others there are removed
+    cache/                    decoded data, may be deleted at any time
 
 Tables (`tables`) have the user's own ids as `source_id` beside `example_id`, where the recipe names their column.
 Every file is written atomically (`durable`), every folder of a seed appears whole (`sealed`). Several launches may work in one
@@ -44,6 +45,7 @@ from hf_datadiet.durable import (
     read_record,
     read_safetensors,
     sound,
+    write_bytes,
     write_json,
     write_parquet,
     write_record,
@@ -55,6 +57,8 @@ from hf_datadiet.recipe import FIRST_EVALUATION_SEED, FIRST_TUNING_SEED
 from hf_datadiet.records import ArmResult, EvaluationTable, Plan, Report, RunResult, ScoreTable, Selection, Source
 from hf_datadiet.seed_folder import FORMAT, read_seed, write_seed
 from hf_datadiet.unfinished import UNFINISHED, Unfinished
+
+PICTURES = "pictures"
 
 
 @dataclass(frozen=True)
@@ -469,6 +473,14 @@ class RunFolder:
         return sorted(path.parent.name for path in self.path.glob("tunings/*/tuning.json"))
 
     # The report
+
+    def save_pictures(self, files: Mapping[str, bytes]) -> None:
+        """Write pictures/NAME for each, and remove those of an earlier report that are none of them."""
+        for name, content in files.items():
+            write_bytes(self.path / PICTURES / name, content)
+        for path in (self.path / PICTURES).glob("*"):
+            if path.name not in files and path.suffix in (".png", ".svg", ".pdf"):
+                path.unlink(missing_ok=True)
 
     def save_report(self, report: Report, markdown: str) -> None:
         """Write report.json and report.md."""

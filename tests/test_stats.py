@@ -74,7 +74,7 @@ def test_reliability_halves_the_seeds_in_every_way() -> None:
     r = np.mean([reference.spearman(values[list(a)].mean(axis=0).tolist(), values[list(b)].mean(axis=0).tolist()) for a, b in ways])
     assert stats.reliability(values) == pytest.approx(2 * r / (1 + r))
     for n_seeds, n_ways in [(2, 1), (3, 3), (5, 15), (8, 35), (7, 35), (40, 35)]:
-        halves = stats._halves(n_seeds)
+        halves = stats._disjoint(n_seeds, n_seeds // 2, stats.MOST_SPLITS)
         assert len(halves) == len({frozenset(map(frozenset, half)) for half in halves}) == n_ways
         assert all(len({*a, *b}) == 2 * (n_seeds // 2) and len(a) == len(b) and max(a + b) < n_seeds for a, b in halves)
 

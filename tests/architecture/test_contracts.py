@@ -33,6 +33,7 @@ BREAKING = {
     "The report is pure": [("report.py", "import torch")],
     "Accelerate only in training": [("hub/source.py", "from accelerate.utils import set_seed"), ("new_verb.py", "import accelerate")],
     "The Hub only in hub": [("store.py", "from huggingface_hub import HfApi"), ("training/new_file.py", "import huggingface_hub")],
+    "Matplotlib only in pictures": [("reporting.py", "from matplotlib import pyplot"), ("markdown.py", "import matplotlib.style")],
     "No pickle": [("store.py", "import pickle"), ("training/new_file.py", "import joblib")],
     "Scores do not know one another": [
         ("scorers/el2n.py", "from hf_datadiet.scorers import entropy"),

@@ -15,7 +15,7 @@ import hf_datadiet
 
 PACKAGE = Path(hf_datadiet.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-HEAVY = ["accelerate", "huggingface_hub", "datasets", "transformers", "timm"]
+HEAVY = ["accelerate", "huggingface_hub", "datasets", "transformers", "timm", "matplotlib"]
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -33,6 +33,7 @@ def loaded_by(statement: str) -> set[str]:
         ("import hf_datadiet.stats", [*HEAVY, "torch"]),
         ("import hf_datadiet.report", [*HEAVY, "torch"]),
         ("import hf_datadiet.scorers.el2n", HEAVY),
+        ("import hf_datadiet.cli", ["matplotlib", "torch"]),
     ],
 )
 def test_an_import_loads_no_heavy_library(statement, absent):

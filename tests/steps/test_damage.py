@@ -184,8 +184,14 @@ def distinct(run: Path) -> list[Path]:
     kinds: dict[Any, Path] = {}
     for name in files(run):
         kind = (name.parts[0], "".join(letter for letter in name.name if not letter.isdigit()))
-        kinds.setdefault(("arm",) if "arms" in name.parts else kind, name)
+        alike = "arm" if "arms" in name.parts else "picture" if name.parts[0] == "pictures" else None
+        kinds.setdefault((alike,) if alike else kind, name)
     return list(kinds.values())
+
+
+def pictures(run: Path) -> list[Path]:
+    """Written by no other hand, in no other way, than the first of them."""
+    return [name for name in files(run) if name.parts[0] == "pictures"]
 
 
 def test_each_file_cut_off(case: Case) -> None:
@@ -199,7 +205,8 @@ def test_each_file_cut_off(case: Case) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_file_damaged_in_each_way(case: Case, verb: str) -> None:
-    refused = {name.name for name in files(case.finished) for damage in DAMAGES if case.check(name, damage, verb)}
+    alike = pictures(case.finished)[1:]
+    refused = {name.name for name in files(case.finished) for damage in DAMAGES if name not in alike and case.check(name, damage, verb)}
     assert verb != "run" or refused <= {"run.json", "start.json", "skipped.parquet"}, "the rest is made anew"
 
 
