@@ -150,29 +150,28 @@ def compared(table: ScoreTable, spec: PruneSpec, provenance: Provenance, *, allo
     n_rest = int(ids.size - held.size)
     keep = max(1, share_of(k / ids.size, n_rest))
 
-    def carried_out(candidate: Mapping[str, Any]) -> Selection:
-        tried, name = _with(spec, candidate), name_of(candidate)
-        for rows, size in ((table, k), (rest, keep)):
-            chosen = select(
-                rows,
-                name=name,
-                keep=size,
-                score=tried.score,
-                strategy=tried.strategy,
-                quotas=tried.quotas,
-                mix=tried.mix,
-                tie_seed=tried.tie_seed,
-                parameters=tried.parameters,
-                provenance=provenance,
-                allow_plugins=allow_plugins,
-            )
-        return chosen
+    def carried_out(candidate: Mapping[str, Any], among: ScoreTable, size: int) -> Selection:
+        tried = _with(spec, candidate)
+        return select(
+            among,
+            name=name_of(candidate),
+            keep=size,
+            score=tried.score,
+            strategy=tried.strategy,
+            quotas=tried.quotas,
+            mix=tried.mix,
+            tie_seed=tried.tie_seed,
+            parameters=tried.parameters,
+            provenance=provenance,
+            allow_plugins=allow_plugins,
+        )
 
     selections: dict[str, Selection] = {}
     candidates: dict[str, Mapping[str, Any]] = {}
     for candidate in asked.candidates or DEFAULT:
         try:
-            selections[name_of(candidate)] = carried_out(candidate)
+            carried_out(candidate, table, k)  # as it will be, if it is chosen
+            selections[name_of(candidate)] = carried_out(candidate, rest, keep)
         except RecipeError:
             # What the first one cannot do is no matter of the strategy.
             if asked.candidates is not None or not selections:
