@@ -154,6 +154,7 @@ MISTAKES: dict[str, tuple[Mapping[str, Any], str]] = {
     ),
     "everything": ({"keep": 1.0}, "all 195 rows are kept, so there is nothing for strategy auto to choose; lower keep"),
     "nothing": ({"keep": 0}, "keeps no row"),
+    "seed": ({"tie_seed": -1}, "tie_seed is -1; give a whole number, 0 or more"),
     # Not a matter of the strategy, so that leaving candidates out is no way around it.
     "column": ({"score": "el3n"}, "no score column 'el3n'; did you mean el2n?"),
     "no score": ({"score": None}, "strategy hardest needs a score"),
