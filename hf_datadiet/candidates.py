@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
-from hf_datadiet.budget import budget, share_of
+from hf_datadiet.budget import Keep, budget, share_of
 from hf_datadiet.errors import RecipeError
 from hf_datadiet.identity import digest_of
 from hf_datadiet.recipe import FIRST_EVALUATION_SEED, STRICT_KEYS, Fraction, PruneSpec
@@ -138,6 +138,26 @@ def compared(table: ScoreTable, spec: PruneSpec, provenance: Provenance, *, allo
     `RecipeError` for keys that `Auto` has not, and for a candidate that cannot be carried out; of `DEFAULT` such a one is left out.
     """
     asked = build(Auto, spec.parameters, f"prune {spec.name}")
+
+    def carried_out(candidate: Mapping[str, Any], among: ScoreTable, size: Keep) -> Selection:
+        tried = _with(spec, candidate)
+        return select(
+            among,
+            name=name_of(candidate),
+            keep=size,
+            score=tried.score,
+            strategy=tried.strategy,
+            quotas=tried.quotas,
+            mix=tried.mix,
+            tie_seed=tried.tie_seed,
+            parameters=tried.parameters,
+            provenance=provenance,
+            allow_plugins=allow_plugins,
+        )
+
+    # What the first one cannot do with all rows is no matter of the strategy.
+    first, *_ = proposed = asked.candidates or DEFAULT
+    carried_out(first, table, spec.keep)
     labelled = table.label != UNLABELLED
     ids, label = table.example_id[labelled], table.label[labelled]
     k = budget(spec.keep, ids.size)  # pyright: ignore[reportArgumentType]
@@ -150,31 +170,13 @@ def compared(table: ScoreTable, spec: PruneSpec, provenance: Provenance, *, allo
     n_rest = int(ids.size - held.size)
     keep = max(1, share_of(k / ids.size, n_rest))
 
-    def carried_out(candidate: Mapping[str, Any]) -> Selection:
-        tried, name = _with(spec, candidate), name_of(candidate)
-        for rows, size in ((table, k), (rest, keep)):
-            chosen = select(
-                rows,
-                name=name,
-                keep=size,
-                score=tried.score,
-                strategy=tried.strategy,
-                quotas=tried.quotas,
-                mix=tried.mix,
-                tie_seed=tried.tie_seed,
-                parameters=tried.parameters,
-                provenance=provenance,
-                allow_plugins=allow_plugins,
-            )
-        return chosen
-
     selections: dict[str, Selection] = {}
     candidates: dict[str, Mapping[str, Any]] = {}
-    for candidate in asked.candidates or DEFAULT:
+    for candidate in proposed:
         try:
-            selections[name_of(candidate)] = carried_out(candidate)
+            carried_out(candidate, table, k)  # as it will be, if it is chosen
+            selections[name_of(candidate)] = carried_out(candidate, rest, keep)
         except RecipeError:
-            # What the first one cannot do is no matter of the strategy.
             if asked.candidates is not None or not selections:
                 raise
             continue

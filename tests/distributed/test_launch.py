@@ -79,6 +79,7 @@ def test_the_scores_are_those_of_one_process(how: str, there: Path, alone: Path)
     toy.assert_same_scores(there / "run", alone)
 
 
+@pytest.mark.slow
 def test_a_choice_is_that_of_one_process(there: Path) -> None:
     """The candidates' trainings are shared, and every process goes on with the same choice."""
     candidates = [{"strategy": "hardest"}, {"strategy": "window", "skip": 0.1}, {"strategy": "random"}]
