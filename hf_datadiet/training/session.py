@@ -201,8 +201,8 @@ def claimed(session: Session) -> Session:
     A folder that is not yet this run's is claimed only after one training step on a few rows and a look at every row: by then
     the model, its arguments, the tokenizer, the optimizer and the data have been found to work together, and what failed has
     left nothing behind; that is also tried with each of `evaluate.models`, long before their turn. A folder that is, is refused if
-    a fresh model now says something else than at its start. Of several
-    processes the main one claims it, and the others then find it claimed.
+    a fresh model now says something else than at its start. Of several processes the main one claims it, and the others then find it
+    claimed.
     """
     with session.processes.main_first():
         return _claimed(session)
@@ -210,17 +210,20 @@ def claimed(session: Session) -> Session:
 
 def _claimed(session: Session) -> Session:
     recipe, folder, rows = session.recipe, session.folder, session.rows
-    found = None
+    found, others = None, further(session)
+    new = [each for each in others if folder.start(each.apart) is None]
     if folder.exists():
         folder.claim(recipe.identity(), session.pinned.record, to_yaml(recipe))
         if session.processes.main:
             mend(folder)
-        starts = [(each.apart, try_out(each)) for each in (session, *further(session))]
+        starts = [(each.apart, try_out(each)) for each in (session, *others)]
+        _read_all(new)
     else:
         folder.require_free()
         with _leaving_nothing_behind(folder.path):
-            starts = [(each.apart, try_out(each)) for each in (session, *further(session))]
+            starts = [(each.apart, try_out(each)) for each in (session, *others)]
             found = unreadable(rows)
+            _read_all(new)
         folder.claim(recipe.identity(), session.pinned.record, to_yaml(recipe))
     for evaluation, start in starts:
         check_start(folder, start, evaluation)
@@ -234,6 +237,13 @@ def _claimed(session: Session) -> Session:
     if folder.seeds() and not folder.has_fitted():
         session.train_feed()
     return session
+
+
+def _read_all(sessions: Sequence[Session]) -> None:
+    """Prepare all rows for further models: their tokens may be other ones, and images lie there decoded."""
+    for each in sessions:
+        with naming(each.recipe.task.model):
+            unreadable(each.rows)
 
 
 @contextlib.contextmanager
