@@ -12,6 +12,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from hf_datadiet import stats
 from hf_datadiet.doubts import CONFOUNDED, HARD_BUDGET, IMBALANCE, LOW_RELIABILITY
@@ -634,7 +635,11 @@ def test_tables_are_well_formed(name: str) -> None:
 def images(text: str) -> dict[str, str]:
     """{source: text for those who do not see it} of the images, as a CommonMark parser reads them."""
     inline = [child for token in MarkdownIt("commonmark").enable("table").parse(text) for child in token.children or ()]
-    return {str(token.attrs["src"]): token.content for token in inline if token.type == "image"}
+    return {str(token.attrs["src"]): said(token) for token in inline if token.type == "image"}
+
+
+def said(image: Token) -> str:
+    return "".join(child.content for child in image.children or ())
 
 
 def test_pictures_stand_where_their_numbers_are() -> None:
@@ -642,7 +647,8 @@ def test_pictures_stand_where_their_numbers_are() -> None:
     text = to_markdown(report)
     order = ["reliability", "agreement", "histogram-el2n", "classes", "accuracy-main"]
     assert list(images(text)) == [f"pictures/{name}.png" for name in order] and "## What is kept" in text.splitlines()
-    assert "keep-50 keeps rows without a single cut" in images(text)["pictures/histogram-el2n.png"]
+    cut = report.pictures[0]["selections"][0]
+    assert f"; keep-50 keeps the rows from {cut['from']:.3g} to {cut['to']:.3g}; keep-70 " in images(text)["pictures/histogram-el2n.png"]
     assert images(text)["pictures/reliability.png"] == "Reliability against the number of seeds of el2n, margin and forgetting"
     for name in order:
         assert f"[SVG](pictures/{name}.svg) and [PDF](pictures/{name}.pdf)" in text
@@ -655,7 +661,8 @@ def test_hostile_names_of_columns_stay_in_the_text_beside_the_image() -> None:
     table = score_table()
     name = "a](x) <b> `c` $d$ _e_ *f* \\ ![g](h) & |\ni"
     odd = replace(table, columns={name: replace(table.columns["el2n"], score=name)})
-    shown = images(to_markdown(illustrated(reported(odd, [], []))))
+    found = images(to_markdown(illustrated(reported(odd, [], []))))
+    shown = {source: text for source, text in found.items() if source.startswith("pictures/")}
     assert list(shown) == ["pictures/reliability.png", f"pictures/histogram-{quote(quote(name, safe=''))}.png"]
     assert shown["pictures/reliability.png"] == f"Reliability against the number of seeds of {' '.join(name.split())}"
 
