@@ -83,6 +83,16 @@ def no_network():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_drawn():
+    """Most commands end with a report, and its pictures take seconds: tests of pictures draw them, for others the names of the files do."""
+    with pytest.MonkeyPatch.context() as patch:
+        forms = ("png", "svg", "pdf")
+        named = lambda picture, report: {f"{picture['name']}.{form}": b"not drawn" for form in forms}  # noqa: E731
+        patch.setattr("hf_datadiet.pictures.gallery.files_of", named)
+        yield
+
+
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A Hub of this test alone (`LoopbackHub`), and an empty cache; the client in this process is online and talks to it."""

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import sqrt
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from hf_datadiet import stats
 from hf_datadiet.doubts import CONFOUNDED, HARD_BUDGET, IMBALANCE, LOW_RELIABILITY
@@ -64,13 +66,19 @@ FORMATS = ["{}", "{:.0f}", "{:.1f}", "{:.2f}", "{:.3f}", "{:.3g}", "{:+.2f}", "{
 def unexplained(text: str, report: Report) -> list[str]:
     """Numbers in the text that are no field of the JSON in one of the report's formats, nor part of a text field or key."""
     plain = as_json(report)
-    fields = list(leaves(plain))
+    # What is drawn is not printed; the cuts are.
+    pictures = [[entry.get("n_more"), entry.get("column"), *cuts(entry)] for entry in plain["pictures"]]
+    fields = list(leaves({**plain, "pictures": pictures}))
     numbers = [value for value in fields if isinstance(value, int | float) and not isinstance(value, bool)]
     shown = {form.format(scaled) for value in numbers for scaled in (value, 100 * value) for form in FORMATS}
     words = {value for value in fields if isinstance(value, str)} | {name for part in (plain["files"], *reasons(plain)) for name in part}
     for word in sorted((word for word in words if any(map(str.isdigit, word))), key=len, reverse=True):
         text = text.replace(" ".join(word.splitlines()).replace("|", "\\|"), " ").replace(word, " ")
     return [token for token in NUMBER.findall(text) if token not in shown]
+
+
+def cuts(picture: dict[str, Any]) -> list[Any]:
+    return [[panel["from"], panel["to"]] for panel in picture["selections"]] if picture["kind"] == "histogram" else []
 
 
 def reasons(plain: dict[str, Any]) -> list[dict[str, Any]]:
@@ -101,6 +109,12 @@ def with_models() -> list[EvaluationTable]:
     return [evaluation(), other, evaluation("second")]
 
 
+def illustrated(report: Report) -> Report:
+    """As if every picture had been drawn."""
+    files = {entry["name"]: [f"pictures/{entry['name']}.{form}" for form in ("png", "svg", "pdf")] for entry in report.pictures}
+    return replace(report, pictures=tuple({**entry, "files": files[entry["name"]]} for entry in report.pictures))
+
+
 def variants() -> dict[str, Report]:
     table = odd_table()
     kept = selection(table, table.example_id[[1, 2, 4, 5, 6]])
@@ -117,6 +131,7 @@ def variants() -> dict[str, Report]:
         "two models": reported(evaluations=[*with_models()]),
         "redrawn": reported(evaluations=[evaluation(right={**RIGHT, "redrawn-5": (8, 9, 9)})]),
         "a class dropped whole": reported(table, [selection(table, table.example_id[[0, 6, 9]])]),
+        "illustrated": illustrated(reported(table, [kept, replace(kept, name="keep-70")])),
     }
 
 
@@ -732,6 +747,41 @@ def test_tables_are_well_formed(name: str) -> None:
     for table in found:
         assert {len(row) for row in table} == {len(table[0])} and len(table) > 1
     assert len({len(line) for line in text.split("\n\n") if line.startswith("|") for line in line.splitlines()}) <= len(found), "padded"
+
+
+def images(text: str) -> dict[str, str]:
+    """{source: text for those who do not see it} of the images, as a CommonMark parser reads them."""
+    inline = [child for token in MarkdownIt("commonmark").enable("table").parse(text) for child in token.children or ()]
+    return {str(token.attrs["src"]): said(token) for token in inline if token.type == "image"}
+
+
+def said(image: Token) -> str:
+    return "".join(child.content for child in image.children or ())
+
+
+def test_pictures_stand_where_their_numbers_are() -> None:
+    report = VARIANTS["illustrated"]
+    text = to_markdown(report)
+    order = ["reliability", "agreement", "histogram-el2n", "classes", "accuracy-main"]
+    assert list(images(text)) == [f"pictures/{name}.png" for name in order] and "## What is kept" in text.splitlines()
+    cut = report.pictures[0]["selections"][0]
+    assert f"; keep-50 keeps the rows from {cut['from']:.3g} to {cut['to']:.3g}; keep-70 " in images(text)["pictures/histogram-el2n.png"]
+    assert images(text)["pictures/reliability.png"] == "Reliability against the number of seeds of el2n, margin and forgetting"
+    for name in order:
+        assert f"[SVG](pictures/{name}.svg) and [PDF](pictures/{name}.pdf)" in text
+    assert images(to_markdown(reported())) == {}, "what was not drawn is not linked"
+    missing = [{**entry, "files": []} if entry["kind"] == "classes" else entry for entry in report.pictures]
+    assert len(images(to_markdown(replace(report, pictures=tuple(missing))))) == 4
+
+
+def test_hostile_names_of_columns_stay_in_the_text_beside_the_image() -> None:
+    table = score_table()
+    name = "a](x) <b> `c` $d$ _e_ *f* \\ ![g](h) & |\ni"
+    odd = replace(table, columns={name: replace(table.columns["el2n"], score=name)})
+    found = images(to_markdown(illustrated(reported(odd, [], []))))
+    shown = {source: text for source, text in found.items() if source.startswith("pictures/")}
+    assert list(shown) == ["pictures/reliability.png", f"pictures/histogram-{quote(quote(name, safe=''))}.png"]
+    assert shown["pictures/reliability.png"] == f"Reliability against the number of seeds of {' '.join(name.split())}"
 
 
 def test_hostile_names_of_classes_stay_in_their_cells() -> None:

@@ -42,9 +42,10 @@ def draw(figure: Figure, picture: Mapping[str, Any], report: Report) -> None:
     axis.set_xlabel("rows trained on")
     axis.set_ylabel("accuracy, %")
     axis.grid(True, axis="y", linewidth=0.5)
-    means = "" if several else f"means of n = {full['n']} trainings; "
-    note = f"{means}bars and band: {evaluation['confidence']:.3g} % intervals{', cut off where they are wide' if cut else ''}"
-    note_below(figure, note, room=0.5)
+    parts = [] if several else [f"means of n = {full['n']} trainings" if full["n"] > 1 else "one training each (n = 1)"]
+    if any(arm["low"] is not None for arm in arms.values()):
+        parts.append(f"bars and band: {evaluation['confidence']:.3g} % intervals{', cut off where they are wide' if cut else ''}")
+    note_below(figure, "; ".join(parts), room=0.5)
     names = [f"full: {full['n_rows']} rows", *(drawable(curve["curve"], 44) for curve in picture["curves"])]
     legend_above(figure, handles, names, columns=2 if max(map(len, names)) <= 32 else 1, room=0.1)
 
@@ -68,7 +69,7 @@ def _limit(axis: Axes, arms: Sequence[Mapping[str, Any]]) -> bool:
     means = [arm["accuracy"] for arm in arms]
     ends = [*means, *(arm[end] for arm in arms for end in ("low", "high") if arm[end] is not None)]
     room = REACH * max(max(means) - min(means), 1)
-    low, high = max(min(ends), min(means) - room), min(max(ends), max(means) + room)
+    low, high = max(min(ends), min(means) - room), min(max(ends), max(means) + room, 100)
     pad = 0.05 * max(high - low, 0.5)
     axis.set_ylim(low - pad, high + pad)
     return min(ends) < low or max(ends) > high

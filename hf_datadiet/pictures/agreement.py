@@ -27,7 +27,7 @@ def draw(figure: Figure, picture: Mapping[str, Any], report: Report) -> None:
     few = min(len(pairs), COLUMNS)
     gap, bar = 0.7, 1.6
     side = 1.65 if few > 1 else 2.6
-    axes = panels(figure, len(pairs), columns=COLUMNS, height=side, gap=WIDTH - side if few == 1 else gap)
+    axes = panels(figure, len(pairs), columns=COLUMNS, height=side, gap=gap, rows_apart=0.85)
     high = figure.get_size_inches()[1]
     counts = [np.ma.masked_equal(np.array(pair["counts"]), 0) for pair in pairs]
     shade = LogNorm(1, max(10, *(int(table.max()) for table in counts)))

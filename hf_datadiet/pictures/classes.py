@@ -36,7 +36,7 @@ def draw(figure: Figure, picture: Mapping[str, Any], report: Report) -> None:
         _panel(axis, entry, shown)
     note_below(figure, "rows kept, % of the class", room=0.3)
     handles = [Line2D([], [], **MORE), Line2D([], [], **LESS), Line2D([], [], **OVERALL)]
-    legend_above(figure, handles, ["more than overall", "less", "overall"], columns=3)
+    legend_above(figure, handles, ["overall or more", "less", "overall"], columns=3)
 
 
 def _lines(per_class: Sequence[Mapping[str, Any]], most: int) -> list[tuple[str, float | None]]:

@@ -26,15 +26,15 @@ CUT: dict[str, Any] = {"color": BLACK, "linestyle": "--", "linewidth": 1.2}
 def draw(figure: Figure, picture: Mapping[str, Any], report: Report) -> None:
     """A panel for each selection; one of all rows where no selection goes by the score."""
     shown = picture["selections"]
-    several = len(shown) > 1
-    axes = panels(figure, max(1, len(shown)), columns=2, height=1.5 if several else 2.4, gap=0.75)
+    several, columns = len(shown) > 1, 2 if len(shown) <= 4 else 3
+    axes = panels(figure, max(1, len(shown)), columns=columns, height=1.4 if several else 2.4, gap=0.5 if columns == 3 else 0.7)
     for axis, selection in zip(axes, shown, strict=False):
         _panel(axis, picture, selection)
     if not shown:
         axes[0].stairs(picture["rows"], picture["edges"], fill=True, **ALL)
     for i, axis in enumerate(axes):
         _scale(axis, picture, several)
-        if i % 2 == 0:
+        if i % columns == 0:
             axis.set_ylabel("rows")
     note_below(figure, "\n".join(_said(picture)), room=0.3)
     if shown:
@@ -45,9 +45,9 @@ def draw(figure: Figure, picture: Mapping[str, Any], report: Report) -> None:
 
 def _panel(axis: Axes, picture: Mapping[str, Any], selection: Mapping[str, Any]) -> None:
     kept, edges = np.array(selection["kept"]), picture["edges"]
-    axis.stairs(kept, edges, fill=True, **KEPT)
     axis.stairs(picture["rows"], edges, baseline=kept, fill=True, **DROPPED)
-    axis.set_title(f"{drawable(selection['selection'], 26)}: {selection['n_kept']} kept", **PLAIN)
+    axis.stairs(kept, edges, fill=True, **KEPT)
+    axis.set_title(f"{drawable(selection['selection'], 18)}: {selection['n_kept']} kept", **PLAIN)
     for end, side in (("from", "right"), ("to", "left")):
         if selection[end] is not None:
             axis.axvline(selection[end], **CUT)
@@ -77,7 +77,7 @@ def _number(axis: Axes, picture: Mapping[str, Any], value: float, side: str) -> 
 def _scale(axis: Axes, picture: Mapping[str, Any], several: bool) -> None:
     if picture["scale"] == "log":
         axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator(numticks=5 if several else 9))
+        axis.xaxis.set_major_locator(LogLocator(numticks=4 if several else 9))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.xaxis.set_minor_formatter(NullFormatter())
     else:

@@ -13,19 +13,19 @@ from hf_datadiet.pictures.lettering import label
 from hf_datadiet.pictures.style import WIDTH
 
 GAP = 0.6
-"""Inches between rows: a title and the numbers along an axis."""
+"""Inches between diagrams: a title and the numbers along an axis."""
 
 
-def panels(figure: Figure, n: int, *, columns: int, height: float, gap: float = GAP) -> list[Axes]:
-    """n diagrams, `height` inches high, row by row; `gap`: inches between columns. The figure is made to fit."""
+def panels(figure: Figure, n: int, *, columns: int, height: float, gap: float = GAP, rows_apart: float = GAP) -> list[Axes]:
+    """n diagrams, `height` inches high, row by row; `gap`: inches between columns, `rows_apart` between rows. The figure is made to fit."""
     columns, rows = min(n, columns), ceil(n / columns)
-    width, whole = (WIDTH - (columns - 1) * gap) / columns, rows * height + (rows - 1) * GAP
+    width, whole = (WIDTH - (columns - 1) * gap) / columns, rows * height + (rows - 1) * rows_apart
     figure.set_size_inches(WIDTH, whole)
     return [
         figure.add_axes(
             (
                 i % columns * (width + gap) / WIDTH,
-                (whole - i // columns * (height + GAP) - height) / whole,
+                (whole - i // columns * (height + rows_apart) - height) / whole,
                 width / WIDTH,
                 height / whole,
             )

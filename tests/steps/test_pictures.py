@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,27 +13,42 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from markdown_it import MarkdownIt
 
+from hf_datadiet.cli import commands
 from hf_datadiet.pictures import gallery
+from hf_datadiet.pictures.gallery import files_of
+from hf_datadiet.records import Report
 
 Call = Callable[..., tuple[Any, str, str]]
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> Path:
-    """Scored from logits, which takes no training, and pruned once."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scored from logits, which takes no training, pruned once and reported."""
+    where = tmp_path_factory.mktemp("finished")
     rng = np.random.default_rng(0)
-    for seed in range(2):
-        np.save(f"{seed}.npy", rng.normal(0, 2, (3, 60, 3)).astype(np.float32))
-    np.save("labels.npy", rng.integers(0, 3, 60))
-    words = ["--from-logits", "0.npy", "--from-logits", "1.npy", "--labels", "labels.npy"]
-    assert call("score", *words, "--out", "run")[0] == 0
-    assert call("prune", "run", "--name", "keep-50", "--score", "el2n", "--keep", "0.5")[0] == 0
-    code, _, err = call("report", "run")
-    assert code == 0 and err == ""
-    return Path("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(where)
+        for seed in range(2):
+            np.save(f"{seed}.npy", rng.normal(0, 2, (3, 60, 3)).astype(np.float32))
+        np.save("labels.npy", rng.integers(0, 3, 60))
+        words = ["score", "--from-logits", "0.npy", "--from-logits", "1.npy", "--labels", "labels.npy", "--out", "run"]
+        CliRunner().invoke(commands, words, catch_exceptions=False)
+        CliRunner().invoke(commands, ["prune", "run", "--name", "keep-50", "--score", "el2n", "--keep", "0.5"], catch_exceptions=False)
+        patch.setattr(gallery, "files_of", files_of)  # elsewhere nothing is drawn
+        ended = CliRunner().invoke(commands, ["report", "run"], catch_exceptions=False)
+        assert ended.exit_code == 0 and ended.stderr == ""
+    return where / "run"
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, where reports are drawn."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gallery, "files_of", files_of)
+    return Path(shutil.copytree(finished, "run"))
 
 
 def links(run: Path) -> dict[str, str]:
@@ -41,7 +57,7 @@ def links(run: Path) -> dict[str, str]:
     for token in MarkdownIt("commonmark").enable("table").parse((run / "report.md").read_text()):
         for child in token.children or ():
             if child.type == "image":
-                found[unquote(str(child.attrs["src"]))] = child.content
+                found[unquote(str(child.attrs["src"]))] = "".join(part.content for part in child.children or ())
             elif child.type == "link_open":
                 found[unquote(str(child.attrs["href"]))] = ""
     return found
@@ -63,9 +79,9 @@ def test_what_the_report_links_is_there_and_nothing_else(run: Path) -> None:
 
 
 def test_the_report_can_be_drawn_again_from_its_json(run: Path) -> None:
-    made = gallery.Report(**json.loads((run / "report.json").read_text()))
+    made = Report(**json.loads((run / "report.json").read_text()))
     for picture in made.pictures:
-        for name, content in gallery.files_of(picture, made).items():
+        for name, content in files_of(picture, made).items():
             assert (run / "pictures" / name).read_bytes() == content, name
 
 
