@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from hf_datadiet.cells import number, short, table
 from hf_datadiet.durable import json_text
 from hf_datadiet.markdown import summary
-from hf_datadiet.records import Report, Selection
-from hf_datadiet.selection import AUTO
+from hf_datadiet.records import AUTO, Report, Selection
 from hf_datadiet.spreadsheet import csv_text
 from hf_datadiet.status import Status, status_of
 from hf_datadiet.store import RunFolder

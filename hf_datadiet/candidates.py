@@ -25,8 +25,8 @@ from hf_datadiet.errors import RecipeError
 from hf_datadiet.identity import digest_of
 from hf_datadiet.recipe import FIRST_EVALUATION_SEED, STRICT_KEYS, Fraction, PruneSpec
 from hf_datadiet.recipe_yaml import build
-from hf_datadiet.records import UNLABELLED, Provenance, ScoreTable, Selection
-from hf_datadiet.selection import AUTO, select
+from hf_datadiet.records import AUTO, UNLABELLED, Provenance, ScoreTable, Selection
+from hf_datadiet.selection import select
 from hf_datadiet.stats import stratified_draw
 
 MEANING = "Keep what the best of several strategies keeps, judged by retraining on validation rows, never on test rows."

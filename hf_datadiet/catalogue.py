@@ -11,7 +11,7 @@ from hf_datadiet import registry
 from hf_datadiet.candidates import MEANING
 from hf_datadiet.durable import write_text
 from hf_datadiet.errors import RecipeError
-from hf_datadiet.selection import AUTO
+from hf_datadiet.records import AUTO
 
 Shelf: TypeAlias = Literal["scorers", "selectors", "tasks", "recipes", "launches"]
 

@@ -21,8 +21,8 @@ from hf_datadiet.errors import DamagedError, RecipeError
 from hf_datadiet.options import FORM, NUM_PROCESSES, OVERRIDES, PLUGINS, RECIPE, RUN, SHARE, TABLE_FORM, with_recipe
 from hf_datadiet.recipe import PruneSpec, Recipe
 from hf_datadiet.recipe_yaml import kept_recipe, load_recipe, recipe_from
+from hf_datadiet.records import AUTO
 from hf_datadiet.reporting import report_run
-from hf_datadiet.selection import AUTO
 from hf_datadiet.status import status_of
 from hf_datadiet.store import RunFolder
 

@@ -15,7 +15,7 @@ from click.shell_completion import CompletionItem
 from hf_datadiet import registry
 from hf_datadiet.catalogue import catalogue
 from hf_datadiet.errors import DataDietError
-from hf_datadiet.selection import AUTO
+from hf_datadiet.records import AUTO
 from hf_datadiet.status import status_of
 from hf_datadiet.store import RunFolder
 

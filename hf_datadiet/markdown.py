@@ -8,8 +8,7 @@ from typing import Any
 from hf_datadiet.captions import pictures_of
 from hf_datadiet.cells import interval, number, percent, points, short, signed, signed_interval, table
 from hf_datadiet.recipe import LOGITS
-from hf_datadiet.records import Report
-from hf_datadiet.selection import AUTO
+from hf_datadiet.records import AUTO, Report
 
 
 def to_markdown(report: Report) -> str:

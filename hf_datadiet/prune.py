@@ -14,8 +14,8 @@ from hf_datadiet.candidates import Comparison, compared
 from hf_datadiet.errors import DamagedError, RecipeError, StaleRecordError
 from hf_datadiet.quotas import Quotas
 from hf_datadiet.recipe import PruneSpec, Recipe
-from hf_datadiet.records import UNLABELLED, Provenance, ScoreColumn, ScoreTable, Selection
-from hf_datadiet.selection import AUTO, select
+from hf_datadiet.records import AUTO, UNLABELLED, Provenance, ScoreColumn, ScoreTable, Selection
+from hf_datadiet.selection import select
 from hf_datadiet.store import RunFolder
 
 if TYPE_CHECKING:

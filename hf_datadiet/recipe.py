@@ -19,8 +19,7 @@ from pydantic.dataclasses import dataclass
 
 from hf_datadiet.arms import is_added
 from hf_datadiet.quotas import SHAPES, Quotas
-from hf_datadiet.records import column_name
-from hf_datadiet.selection import AUTO
+from hf_datadiet.records import AUTO, column_name
 
 STRICT_KEYS = ConfigDict(extra="forbid")
 

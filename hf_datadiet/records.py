@@ -27,6 +27,10 @@ Origin: TypeAlias = Literal["observed", "training", "logits"]
 """Where a column's values were taken: in the observe pass (eval mode, no augmentation), in the training forward passes
 (train mode, augmented inputs, before the update), or from logits that somebody else computed, once per epoch."""
 
+AUTO = "auto"
+"""What stands in the place of a strategy where one is to be chosen by training (`candidates`, `tune`), and the parameter of a selection
+that holds what it was chosen by."""
+
 UNLABELLED = -1
 """The label of a row without a label: such a row is neither trained on nor scored, and its scores are null."""
 

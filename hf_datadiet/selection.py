@@ -14,15 +14,12 @@ from hf_datadiet.budget import Keep, budget, is_number, outside, share_of, thres
 from hf_datadiet.errors import PluginError, RecipeError, no_such
 from hf_datadiet.quotas import Quotas, groups
 from hf_datadiet.ranking import column, ranking
-from hf_datadiet.records import UNLABELLED, Provenance, ScoreTable, Selection
+from hf_datadiet.records import AUTO, UNLABELLED, Provenance, ScoreTable, Selection
 from hf_datadiet.selectors.base import Candidates, Column, Explains, ReadsColumns, Selector
 from hf_datadiet.selectors.random import Random
 
 DEFAULT_STRATEGY = "hardest"
 """What the paper keeps (arXiv 2107.07075)."""
-
-AUTO = "auto"
-"""What stands in the place of a strategy where one is to be chosen by training (`candidates`, `tune`)."""
 
 
 def select(

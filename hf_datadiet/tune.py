@@ -20,7 +20,7 @@ from hf_datadiet.errors import DamagedError, RecipeError, StaleRecordError
 from hf_datadiet.evaluate import judge
 from hf_datadiet.hub.source import Pinned
 from hf_datadiet.recipe import IN_MEMORY, LOGITS, PruneSpec, Recipe
-from hf_datadiet.selection import AUTO
+from hf_datadiet.records import AUTO
 from hf_datadiet.store import RunFolder
 from hf_datadiet.training.given import is_given
 from hf_datadiet.training.session import Session
