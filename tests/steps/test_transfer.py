@@ -31,6 +31,7 @@ from hf_datadiet.training.session import open_session
 from tests.steps.test_damage import TEXTS, texts
 from tests.steps.test_evaluate import same
 from tests.steps.test_score import VALUES
+from tests.tasks.test_text import plain_tokenizer
 
 Call = Callable[..., tuple[Any, str, str]]
 
@@ -333,6 +334,27 @@ def test_a_pretrained_model_reads_its_own_tokens(tmp_path: Path, monkeypatch: py
     RunFolder("theirs").save_selection(RunFolder("ours").load_selection("keep-50"))
     table = evaluate.evaluate_run(open_session(theirs, RunFolder("theirs"), command="test"), progress=False)
     assert table is not None and same(RunFolder("ours").load_evaluation("main.pretrained"), table)
+
+
+def test_a_text_without_a_token_of_another_model_is_found_before_scoring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    """None of the rows that are tried: the scorer's tokens know an empty text, those of the other model do not."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows").mkdir()
+    rows = texts().to_dict()
+    assert isinstance(rows, dict)
+    rows["text"][3] = ""
+    Dataset.from_dict(rows).to_parquet("rows/train.parquet")
+    texts().to_parquet("rows/test.parquet")
+    text_model(tmp_path / "pretrained")
+    (tmp_path / "pretrained" / "tokenizer.json").unlink()
+    plain_tokenizer(tmp_path / "pretrained", pad_token="<pad>", unk_token="<unk>")
+    asked = {"source": {"path": "rows", "test": {"split": "test"}}, "evaluate.models": ["./pretrained"]}
+    Path("mine.yaml").write_text(yaml.safe_dump(with_overrides(TEXTS, asked)))
+    code, out, err = call("run", "mine.yaml", "--out", "run")
+    assert (code, out) == (2, "") and "evaluate.models ./pretrained: row 3 has a text without any token" in err
+    assert not Path("run").exists()
 
 
 def test_a_model_without_weights_reads_the_tokens_of_the_recipe() -> None:
