@@ -150,8 +150,10 @@ def _curve(table: ScoreTable, entry: Mapping[str, Any]) -> dict[str, Any]:
     per_seed, measured = table.columns[entry["column"]].per_seed, {}
     if entry["reliability_one_seed"] is not None:
         measured[1] = entry["reliability_one_seed"]
-    for size in (2**power for power in range(1, half.bit_length()) if per_seed is not None and 2**power < half):
-        measured[size] = stats.agreement(per_seed[:, table.label != UNLABELLED], size, SPLITS)
+    if per_seed is not None:
+        values = per_seed[:, table.label != UNLABELLED]
+        between = [2**power for power in range(1, half.bit_length()) if 2**power < half]
+        measured |= {size: stats.agreement(values, size, SPLITS) for size in between}
     measured[half] = stats.spearman_brown(reported, half / n_seeds)
     last = FURTHER * n_seeds
     sizes = {half, n_seeds, last, *np.linspace(half, last, MOST_FURTHER).round().astype(int).tolist()} if reported > 0 else set()

@@ -72,4 +72,4 @@ def _limit(axis: Axes, arms: Sequence[Mapping[str, Any]]) -> bool:
     low, high = max(min(ends), min(means) - room), min(max(ends), max(means) + room, 100)
     pad = 0.05 * max(high - low, 0.5)
     axis.set_ylim(low - pad, high + pad)
-    return min(ends) < low or max(ends) > high
+    return min(ends) < low - pad or max(ends) > high + pad

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
 import numpy as np
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
@@ -34,7 +34,7 @@ def draw(figure: Figure, picture: Mapping[str, Any], report: Report) -> None:
     for i, (axis, pair, table) in enumerate(zip(axes, pairs, counts, strict=True)):
         box = (i % few * (side + gap) / WIDTH, axis.get_position().y0, side / WIDTH, side / high)
         axis.set_position(box)
-        image = axis.imshow(table.T, origin="lower", extent=(0, 100, 0, 100), norm=shade, cmap=matplotlib.colormaps[MAP], aspect="auto")
+        axis.imshow(table.T, origin="lower", extent=(0, 100, 0, 100), norm=shade, cmap=MAP, aspect="auto")
         axis.plot([0, 100], [0, 100], color=BLACK, linewidth=0.6, linestyle=":")
         axis.set_title("Spearman -" if pair["spearman"] is None else f"Spearman {pair['spearman']:.2f}")
         axis.set_xlabel(drawable(pair["a"], 22), **PLAIN)
@@ -44,7 +44,7 @@ def draw(figure: Figure, picture: Mapping[str, Any], report: Report) -> None:
     right = few * side + (few - 1) * gap + 0.2
     tall = min(bar, high)
     beside = figure.add_axes((right / WIDTH, 1 - tall / high, 0.14 / WIDTH, tall / high))
-    shown = figure.colorbar(image, cax=beside, ticks=LogLocator(), format=FuncFormatter(lambda value, _: f"{value:g}"))
+    shown = figure.colorbar(ScalarMappable(shade, MAP), cax=beside, ticks=LogLocator(), format=FuncFormatter(lambda value, _: f"{value:g}"))
     shown.ax.minorticks_off()
     shown.set_label("rows")
     note_below(figure, "ranks in % of the rows, from the easiest (0) to the hardest (100); dotted: equal ranks", room=0.6)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -84,10 +84,10 @@ def _scale(axis: Axes, picture: Mapping[str, Any], several: bool) -> None:
         axis.xaxis.set_major_locator(MaxNLocator(4 if several else 8))
     axis.yaxis.set_major_locator(MaxNLocator(3 if several else 5, integer=True))
     axis.set_xlim(picture["edges"][0], picture["edges"][-1])
-    axis.set_ylim(0, 1.05 * max(picture["rows"]))
+    axis.set_ylim(0, (1.25 if picture["selections"] else 1.05) * max(picture["rows"]))
 
 
-def _said(picture: Mapping[str, Any]) -> Sequence[str]:
+def _said(picture: Mapping[str, Any]) -> Iterator[str]:
     high = "" if picture["higher_is"] == "neither" else f" (high is {picture['higher_is']})"
     yield f"{drawable(picture['column'], 40)}{high}{', logarithmic axis' if picture['scale'] == 'log' else ''}"
     if sum(picture["beyond"]):
