@@ -10,6 +10,7 @@ import atexit
 import ipaddress
 import os
 import shutil
+import signal
 import socket
 import tempfile
 from pathlib import Path
@@ -48,6 +49,9 @@ os.environ |= {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
 }
+
+# A shell that runs the tests in the background has Ctrl-C ignored for them and for all that they start, also by those that send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # One thread: the models here are too small for two to help, and threads that wait for a busy core spin.
 # The first example of a property may pay for an import or a compilation.
