@@ -38,6 +38,11 @@ def test_every_value_is_counted_once(values: np.ndarray, scale: str) -> None:
     np.testing.assert_allclose(width, width[0], rtol=1e-9)
 
 
+@pytest.mark.parametrize(("top", "scale"), [(19.0, "linear"), (21.0, "log")])
+def test_a_log_axis_is_for_values_that_reach_twenty_times_their_median(top: float, scale: str) -> None:
+    assert bins_for(np.append(np.linspace(0.5, 1.5, 101), [top])).scale == scale
+
+
 def test_one_huge_value_does_not_flatten_the_others() -> None:
     plain = RNG.random(4000)
     values = np.append(plain, 1e9)

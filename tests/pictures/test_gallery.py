@@ -8,7 +8,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -219,8 +219,14 @@ def test_the_reliability_curve_shows_which_points_were_measured() -> None:
         )
 
 
+def with_arms(made: Report, arms: list[Any]) -> Report:
+    return replace(made, evaluations=({**made.evaluations[0], "arms": arms},))
+
+
 def test_the_accuracy_curve_shows_means_and_intervals() -> None:
     made = report("three strategies at four budgets")
+    # One-sided on purpose: the two ends are not to be exchanged.
+    made = with_arms(made, [{**arm, "high": (arm["accuracy"] + arm["high"]) / 2} for arm in made.evaluations[0]["arms"]])
     picture = of_kind(made, "accuracy")
     (axis,) = drawn(made, picture).axes
     arms = {arm["arm"]: arm for arm in made.evaluations[0]["arms"]}
@@ -241,8 +247,7 @@ def test_the_accuracy_curve_shows_means_and_intervals() -> None:
 def test_arms_of_different_n_say_it_at_their_points() -> None:
     made = report("plain")
     arms = [{**arm, "n": arm["n"] + (arm["arm"] == "full")} for arm in made.evaluations[0]["arms"]]
-    other = Report(**{**asdict(made), "evaluations": ({**made.evaluations[0], "arms": arms},)})
-    figure = drawn(other, of_kind(made, "accuracy"))
+    figure = drawn(with_arms(made, arms), of_kind(made, "accuracy"))
     assert [text.get_text() for text in figure.axes[0].texts] == ["n=4"] * 3
     assert not any("trainings" in text.get_text() for text in figure.texts)
 
