@@ -201,10 +201,12 @@ def test_without_an_evidenced_score_one_has_to_be_named(tmp_path: Path) -> None:
     table, results = drawn(20, 2, 0)
     mine = replace(table, columns={"mine": replace(table.columns["el2n"], score="mine"), "chance": table.columns["chance"]})
     folder = folder_of(tmp_path / "a", mine, results)
-    with pytest.raises(RecipeError, match=r"no score of this run was measured to find wrong labels; name one with --score: mine$"):
+    with pytest.raises(RecipeError, match=r"no score of this run is known to point at wrong labels; name one with --score: mine$"):
         find_suspects(folder.path)
     found = suspects_of(folder, NOTHING, top=2, score="mine")
-    assert found.notes == (f"mine was not measured to find wrong labels; those that were, best first: {', '.join(EVIDENCED)}",)
+    assert found.notes == (
+        f"mine is none of the scores that were found to point at wrong labels; these are, best first: {', '.join(EVIDENCED)}",
+    )
     folder = folder_of(tmp_path / "b", replace(table, columns={"chance": table.columns["chance"]}), results)
     with pytest.raises(RecipeError, match=r"; score one of: aum, "):
         find_suspects(folder.path)
