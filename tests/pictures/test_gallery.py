@@ -87,7 +87,8 @@ def test_equal_reports_give_equal_bytes_in_every_process(tmp_path: Path) -> None
     """Whatever the hash seed, the time zone and the user's own settings; without a display, and where matplotlib can keep nothing."""
     settings = tmp_path / "matplotlibrc"
     settings.write_text("text.usetex: True\nfont.family: serif\nfont.size: 30\nfigure.facecolor: black\nbackend: TkAgg\n")
-    where = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "MATPLOTLIBRC": str(settings), "MPLCONFIGDIR": "/dev/null/none"}
+    path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(Path(__file__).parents[2])])
+    where = {**os.environ, "PYTHONPATH": path, "MATPLOTLIBRC": str(settings), "MPLCONFIGDIR": "/dev/null/none"}
     odd = {"HOME": "/dev/null", "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "SOURCE_DATE_EPOCH": "86400", "DISPLAY": ""}
     ended = subprocess.run([sys.executable, "-c", DIGESTS], cwd=tmp_path, env=where | odd, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
