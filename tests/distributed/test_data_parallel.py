@@ -21,7 +21,7 @@ from tests.training.toy import toy_feed
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
 def launch(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
     """(n, what n processes started by torchrun left)."""
     folder = tmp_path_factory.mktemp("launch")

@@ -63,7 +63,7 @@ LAUNCHES: dict[str, tuple[int, tuple[str, ...], tuple[str, ...]]] = {
     "accelerate launch": (2, (*toy.ACCELERATE, "--config_file", str(ACCELERATE / "two_cpu_processes.yaml"), "-m", "hf_datadiet"), ()),
     "torchrun": (2, (*toy.TORCHRUN, "--standalone", "--nproc-per-node", "2", "-m", "hf_datadiet"), ()),
 }
-SLOW = ("--num-processes 4", "torchrun")
+SLOW = ("--num-processes 4", "accelerate launch", "torchrun")
 
 
 @pytest.mark.parametrize("how", [pytest.param(how, marks=[pytest.mark.slow] if how in SLOW else []) for how in LAUNCHES])

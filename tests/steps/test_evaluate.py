@@ -164,6 +164,7 @@ def test_finished_trainings_are_not_repeated(
     assert len(trained) == 8
 
 
+@pytest.mark.slow
 def test_dead_at_any_rename(pruned: Path, tmp_path: Path) -> None:
     """Whatever file was about to get its name, with one seed for each arm."""
     shutil.copytree(pruned, tmp_path / "whole")

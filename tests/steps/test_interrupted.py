@@ -83,7 +83,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_answered_at_the_end_of_a_step(tmp_path: Path, whole: Path, number: signal.Signals) -> None:
     words = ["score", str(recipe(tmp_path)), "--out", "run"]
     with start([*COMMAND, *words], tmp_path) as process:

@@ -173,6 +173,7 @@ def test_finished_trainings_are_not_repeated(
     assert len(trained) == 6
 
 
+@pytest.mark.slow
 def test_dead_at_any_rename(scored: Path, tmp_path: Path) -> None:
     asked = spec(seeds=1, candidates=CANDIDATES[:2])
     whole = tune(Path(shutil.copytree(scored, tmp_path / "whole")), asked)
