@@ -140,8 +140,9 @@ def _retrain(session: Session, train: Feed, test: Feed, plan: Plan, todo: Sequen
     bar = Progress(sum(cell.steps for cell in cells), shown=shown and speaks, processes=session.processes)
     # The run's own model needs no name; another one's evaluation has it.
     whose = "" if session.apart is None else f"{session.apart} "
+    name = f"{spec.name}-" if trials.verb == "tune" else whose.replace(" ", "-")
     for cell in cells:
-        with tracked(recipe.tracker if speaks else None, folder, f"{whose.replace(' ', '-')}{cell.arm}-{cell.seed}") as log:
+        with tracked(recipe.tracker if speaks else None, folder, f"{name}{cell.arm}-{cell.seed}") as log:
 
             def report(stats: Mapping[str, float], cell: Cell = cell, log: Log = log) -> None:
                 where = f"{whose}{cell.arm}  seed {cell.seed - trials.first_seed + 1}/{spec.seeds}  epoch {stats['epoch']:.0f}"

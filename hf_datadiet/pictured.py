@@ -18,7 +18,7 @@ from hf_datadiet.arms import is_added
 from hf_datadiet.binning import Bins, bins_for, rank_table
 from hf_datadiet.doubts import LOW_RELIABILITY
 from hf_datadiet.quotas import in_words
-from hf_datadiet.records import UNLABELLED, ScoreColumn, ScoreTable, Selection
+from hf_datadiet.records import AUTO, UNLABELLED, ScoreColumn, ScoreTable, Selection
 
 MOST_SCORES = 4
 """Columns that are pictured: six pairs of them still fit on a page."""
@@ -182,6 +182,6 @@ def _curve_of(arm: str, selection: Mapping[str, Any] | None) -> str:
     if selection is None:
         return arm.rpartition("-")[0] if is_added(arm) else arm
     by = f" by {selection['score']}" if selection["score"] else ""
-    own = {key: value for key, value in selection["parameters"].items() if key not in ("keep", "quotas", "scores")}
+    own = {key: value for key, value in selection["parameters"].items() if key not in ("keep", "quotas", "scores", AUTO)}
     quotas = selection["parameters"].get("quotas", "none")
     return ", ".join([selection["strategy"] + by, *(f"{key} {value}" for key, value in own.items())]) + in_words(quotas)

@@ -103,7 +103,8 @@ def choose(
         there = folder.load_selection(spec.name)
     except DamagedError:
         return selection
-    if there.digest != selection.digest:
+    # The same rows on other evidence are no reason to keep the older evidence.
+    if there.digest != selection.digest or (evidence is not None and there.parameters.get(AUTO) != evidence):
         raise StaleRecordError(
             f"{folder.path} has another selection named {spec.name!r}; choose another name, or delete {folder.selection_path(spec.name)}"
         )

@@ -11,7 +11,7 @@ import numpy as np
 from hf_datadiet.durable import notice
 from hf_datadiet.markdown import to_markdown
 from hf_datadiet.recipe import Recipe
-from hf_datadiet.records import Report
+from hf_datadiet.records import AUTO, Report
 from hf_datadiet.report import build_report
 from hf_datadiet.store import PICTURES, RunFolder
 
@@ -51,11 +51,17 @@ def report_run(recipe: Recipe, folder: RunFolder) -> Report:
         "seeds_asked": recipe.score.seeds,
         "n_truncated": fitted.get("n_truncated", 0),
     }
+    selections = [folder.load_selection(name) for name in folder.selections()]
+    # A tuning whose selection has gone, or was made another way since, chose nothing that is there.
+    by_auto = {selection.name for selection in selections if AUTO in selection.parameters}
+    tuned = [name for name in folder.tunings.evaluations() if name in by_auto]
     made = build_report(
         table,
-        [folder.load_selection(name) for name in folder.selections()],
+        selections,
         [folder.load_evaluation(name) for name in folder.evaluations()],
-        tunings=[(folder.tunings.load_evaluation(name), folder.load_tuning(name)) for name in folder.tunings.evaluations()],
+        tunings=[
+            (folder.tunings.load_evaluation(name), folder.load_tuning(name)) for name in folder.tunings.evaluations() if name in tuned
+        ],
         task=task,
         seed_seconds=[folder.load_seed(seed).seconds for seed in table.seeds],
         text_length=np.array(fitted["lengths"]) if recipe.task.kind == "text" and "lengths" in fitted else None,

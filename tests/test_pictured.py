@@ -211,12 +211,14 @@ def test_selections_that_differ_in_their_budget_alone_are_one_curve() -> None:
         chosen(table, "e", keep=0.2, strategy="window", parameters={"skip": 0.1}),
         chosen(table, "f", keep=0.2, strategy="window", parameters={"skip": 0.2}),
     ]
-    arms = ["full", "a", "b", "c", "d", "e", "f", "gone", "random-90", "random-36", "stratified-90"]
+    tuned = chosen(table, "g", keep=0.3)
+    selections.append(replace(tuned, parameters={**tuned.parameters, "auto": {"chosen": "hardest", "candidates": []}}))
+    arms = ["full", "a", "b", "c", "d", "e", "f", "g", "gone", "random-90", "random-36", "stratified-90"]
     judged = evaluation("second", right={arm: (7, 8, 9) for arm in arms})
     found = {entry["name"]: entry for entry in of_kind(report_of(table, selections, [judged]), "accuracy")}
     assert list(found) == ["accuracy-second"]
     assert {curve["curve"]: curve["arms"] for curve in found["accuracy-second"]["curves"]} == {
-        "hardest by el2n": ["a", "b"],
+        "hardest by el2n": ["a", "b", "g"],
         "hardest by el2n, equal per class": ["c"],
         "window by el2n, skip 0.1": ["d", "e"],
         "window by el2n, skip 0.2": ["f"],

@@ -49,7 +49,8 @@ def _panel(axis: Axes, picture: Mapping[str, Any], selection: Mapping[str, Any])
     axis.stairs(kept, edges, fill=True, **KEPT)
     axis.set_title(f"{drawable(selection['selection'], 18)}: {selection['n_kept']} kept", **PLAIN)
     for end, side in (("from", "right"), ("to", "left")):
-        if selection[end] is not None:
+        # A cut beyond the axis has no place in it; that rows lie there is said below.
+        if selection[end] is not None and picture["edges"][0] <= selection[end] <= picture["edges"][-1]:
             axis.axvline(selection[end], **CUT)
             _number(axis, picture, selection[end], side)
 

@@ -190,6 +190,18 @@ def test_the_histogram_shows_the_counts() -> None:
     assert any("logarithmic axis" in text.get_text() for text in figure.texts)
 
 
+def test_a_cut_beyond_the_axis_does_not_stretch_the_picture() -> None:
+    made = report("three strategies at four budgets")
+    picture = of_kind(made, "histogram")
+    far = [{**selection, "from": None, "to": 1e6 * picture["edges"][-1]} for selection in picture["selections"]]
+
+    def width(entry: Any) -> int:
+        (png,) = (data for name, data in files_of(entry, made).items() if name.endswith(".png"))
+        return Image.open(io.BytesIO(png)).size[0]
+
+    assert width({**picture, "selections": far}) <= 1.1 * width(picture)
+
+
 def test_rows_beyond_the_axis_are_said() -> None:
     made = report("plain")
     picture = {**of_kind(made, "histogram"), "beyond": [0, 7]}

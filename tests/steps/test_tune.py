@@ -238,6 +238,12 @@ def test_an_evaluation_of_a_tuned_selection_knows_nothing_of_the_tuning(folder: 
     said = (folder / "report.md").read_text()
     assert "## Choice of auto-50" in said and "on 16 validation rows that were split off the training rows, 1 fresh seed each" in said
     assert report.costs["savings"][0]["tuning_seconds"] == pytest.approx(report.costs["tuning_seconds"])
+    # The same rows, chosen on other evidence; and other rows under the name, of which nobody says any more how they were chosen.
+    with pytest.raises(StaleRecordError, match="another selection named 'auto-50'"):
+        prune_run(at_work.folder, settled, command="test", evidence={**evidence, "n_seeds": 9})
+    prune_run(at_work.folder, settled, command="test", evidence=evidence)
+    shutil.rmtree(at_work.folder.selection_path("auto-50"))
+    assert report_run(at_work.recipe, at_work.folder).tunings == ()
 
 
 # The command line
