@@ -125,10 +125,10 @@ def test_what_the_hub_refuses_is_one_line(hub: LoopbackHub, tmp_path: Path) -> N
     hub.commit("org/down", {"train.parquet": b""})
     hub.fail("GET", "org/down/tree", 503)
     for repo, keys, message in [
-        ("org/none", {}, "the Hub has no dataset org/none, or it is private; check source.repo, or log in: hf auth login"),
+        ("org/none", {}, "the Hub has no dataset org/none, or it is private; check its name, or log in: hf auth login"),
         ("org/secret", {}, "the Hub has no dataset org/secret, or it is private"),
         ("org/gated", {}, "org/gated is gated; ask for access on its page, then log in: hf auth login"),
-        (REPO, {"revision": "v9"}, "org/toys has no revision 'v9'; set source.revision to a branch, a tag or a whole commit sha"),
+        (REPO, {"revision": "v9"}, "org/toys has no revision 'v9'; name a branch, a tag or a whole commit sha"),
         (REPO, {"revision": "0" * 40}, f"org/toys has no revision '{'0' * 40}'"),
         (REPO, {}, "org/toys has several configs; set source.config to one of: huge, pictures, texts, inside"),
         (REPO, {"config": "text"}, "org/toys has no config 'text'; set source.config to one of: huge"),
@@ -136,7 +136,7 @@ def test_what_the_hub_refuses_is_one_line(hub: LoopbackHub, tmp_path: Path) -> N
         ("org/script", {}, "cannot read org/script: "),
         ("org/odd", {}, "the card of org/odd cannot be understood: "),
         ("org/down", {}, "org/down"),
-        ("no name/at all", {}, "source.repo 'no name/at all' is no name of a dataset on the Hub; write org/name"),
+        ("no name/at all", {}, "'no name/at all' is no name of a dataset on the Hub; write org/name"),
     ]:
         with pytest.raises(SourceError) as error:
             pin(SourceSpec(repo=repo, **keys), ImageTask().find_columns)
