@@ -143,7 +143,7 @@ def of_status(status: Status) -> Answer:
     """How far a run has come."""
     lines = [
         f"run         {status.run}: {status.model} on {status.source}",
-        f"seeds       {_count(status.seeds)}{_others(status.seeds)}",
+        f"seeds       {_count(status.seeds)}{_others(status.seeds)}" if status.taken is None else f"taken       from {status.taken}",
         f"scores      {', '.join(status.scores) or 'none yet'}",
         f"selections  {', '.join(f'{name} ({kept} rows)' for name, kept in status.selections.items()) or 'none yet'}",
     ]

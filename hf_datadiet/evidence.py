@@ -54,8 +54,8 @@ def write_evidence(folder: RunFolder, table: ScoreTable, target: Path, *, labels
                 if path.exists():
                     _copy(path, target / path.relative_to(folder.path))
             _write_predictions(place / "predictions.parquet", target / place.relative_to(folder.path) / "predictions.parquet", labels)
-    seconds = [dict(each) for each in folder.seed_seconds(table.seeds)]
-    write_record(target / "scores.json", {**scores_meta(table), "seed_seconds": seconds})
+    taken = folder.taken() or {"repo": None, "revision": None, "seed_seconds": folder.seed_seconds(table.seeds)}
+    write_record(target / "scores.json", {**scores_meta(table), "labels": labels, "taken": taken})
     write_text(target / "recipe.yaml", to_yaml(without_places(kept_recipe(folder.path))))
 
 
@@ -89,8 +89,8 @@ def _without_places(value: Any) -> Any:
 def restore(published: Path, folder: RunFolder, *, taken: Mapping[str, Any], recipe: Recipe, labels: ScoredLabels | None = None) -> ScoreTable:
     """Make the scores of a publication those of `folder`, a new one, and return them.
 
-    `published`: the folder that the files of a commit lie in; `taken`: {"repo", "revision"}; `recipe`: whose run it becomes. `labels`: those
-    of the source, where none were published.
+    `published`: the folder that the files of a commit lie in; `taken`: {"repo", "revision"} if they are taken from there; `recipe`: whose
+    run it becomes. `labels`: those of the source, where none were published.
     """
     about = read_evidence(published)
     table = published_table(published, about, labels)
@@ -99,7 +99,7 @@ def restore(published: Path, folder: RunFolder, *, taken: Mapping[str, Any], rec
     for name in ("fitted.json", "skipped.parquet"):
         if (evidence / name).exists():
             _copy(evidence / name, folder.path / name)
-    folder.save_taken({**taken, "seed_seconds": about["seed_seconds"]})
+    folder.save_taken({**about["taken"], **taken})
     folder.save_scores(table)
     return table
 

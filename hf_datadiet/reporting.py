@@ -13,7 +13,7 @@ from hf_datadiet.markdown import to_markdown
 from hf_datadiet.recipe import Recipe
 from hf_datadiet.records import AUTO, Report
 from hf_datadiet.report import build_report
-from hf_datadiet.store import PICTURES, RunFolder
+from hf_datadiet.store import PICTURES, RunFolder, from_where
 
 FILES = {
     "scores.parquet": "one row per example: scores, standard errors, null where there is no label",
@@ -60,6 +60,8 @@ def assembled(recipe: Recipe, folder: RunFolder) -> Report:
         "seeds_asked": recipe.score.seeds,
         "n_truncated": fitted.get("n_truncated", 0),
     }
+    if (taken := folder.taken()) is not None and taken["repo"] is not None:
+        task["taken_from"] = from_where(taken)
     selections = [folder.load_selection(name) for name in folder.selections()]
     # A tuning whose selection has gone, or was made another way since, chose nothing that is there.
     by_auto = {selection.name for selection in selections if AUTO in selection.parameters}

@@ -503,6 +503,11 @@ class RunFolder:
         write_text(self.path / "report.md", markdown)
 
 
+def from_where(taken: Mapping[str, Any]) -> str:
+    """Where scores were taken from, in words."""
+    return "a folder" if taken["repo"] is None else f"{taken['repo']} at {taken['revision']}"
+
+
 def _arms(names: Iterable[str]) -> dict[str, list[int]]:
     """{"full": [10000]} from ["full-10000"]."""
     found: dict[str, list[int]] = {}

@@ -105,7 +105,7 @@ def _checks(published: Path, overrides: tuple[str, ...]) -> Iterator[Check]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = RunFolder(temporary)
         try:
-            table = restore(published, folder, taken={"repo": None, "revision": None}, recipe=published_recipe(published), labels=labels)
+            table = restore(published, folder, taken={}, recipe=published_recipe(published), labels=labels)
             restore_judged(published, folder, labels)
             yield _check("scores are the means of those of the seeds", _other_means(table))
             selections = [folder.load_selection(name) for name in folder.selections() if name in publication.variants]
