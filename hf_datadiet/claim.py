@@ -53,8 +53,6 @@ def differences(found: Any, wanted: Any, at: str = "") -> list[str]:
     """What is other in the identity of a run than asked: lines such as "score.epochs: 6 there, 10 asked", for nested plain values."""
     if isinstance(found, dict) and isinstance(wanted, dict):
         return [
-            line
-            for key in sorted({*found, *wanted})
-            for line in differences(found.get(key), wanted.get(key), f"{at}.{key}" if at else key)
+            line for key in sorted({*found, *wanted}) for line in differences(found.get(key), wanted.get(key), f"{at}.{key}" if at else key)
         ]
     return [] if found == wanted else [f"{at}: {found} there, {wanted} asked"]

@@ -197,9 +197,7 @@ def prune(
     selection = choose(kept, spec, command=command(), evidence=evidence, allow_plugins=allow_plugins)
     # Before the selection, so that a dataset that cannot be written leaves nothing behind.
     written = (
-        write_pruned(kept, recipe_of(kept, overrides), selection, form=write, prefix=prefix, allow_plugins=allow_plugins)
-        if write
-        else None
+        write_pruned(kept, recipe_of(kept, overrides), selection, form=write, prefix=prefix, allow_plugins=allow_plugins) if write else None
     )
     kept.save_selection(selection)
     say(answers.of_selection(kept, selection, written), form)

@@ -27,7 +27,11 @@ DIFFERS = 1
 @click.option("--public", is_flag=True, help="For everybody to see; otherwise it is private.")
 @click.option("--ids-only", is_flag=True, help="Kept ids and scores, no column of the source: where its licence or gate forbids copies.")
 @click.option("--i-may-share", "asserted", metavar="LICENSE", help="You say that you may publish the rows, under this licence.")
-@click.option("--examples/--no-examples", default=None, help="Show the hardest and easiest rows in the card; not by default where the source is private.")
+@click.option(
+    "--examples/--no-examples",
+    default=None,
+    help="Show the hardest and easiest rows in the card; not by default where the source is private.",
+)
 @click.option("--push-models", "models", is_flag=True, help="Also publish a model of each selection, as evaluation trained it.")
 @click.option("--create-pr", is_flag=True, help="Open a pull request instead of committing to main.")
 @click.option("--dry-run", is_flag=True, help="List what would be sent, and send nothing.")
@@ -44,7 +48,9 @@ def publish(folder: Path, overrides: tuple[str, ...], allow_plugins: bool, form:
     wanted = Asked(**asked)  # pyright: ignore[reportArgumentType]
     recipe = recipe_of(kept, overrides)
     report = report_run(recipe, kept)
-    found = publish_run(kept, recipe, report, wanted, command=command(), allow_plugins=allow_plugins, note=notice if first() else lambda line: None)
+    found = publish_run(
+        kept, recipe, report, wanted, command=command(), allow_plugins=allow_plugins, note=notice if first() else lambda line: None
+    )
     say(answers.of_publication(found), form)
 
 

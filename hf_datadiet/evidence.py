@@ -86,7 +86,9 @@ def _without_places(value: Any) -> Any:
     return value
 
 
-def restore(published: Path, folder: RunFolder, *, taken: Mapping[str, Any], recipe: Recipe, labels: ScoredLabels | None = None) -> ScoreTable:
+def restore(
+    published: Path, folder: RunFolder, *, taken: Mapping[str, Any], recipe: Recipe, labels: ScoredLabels | None = None
+) -> ScoreTable:
     """Make the scores of a publication those of `folder`, a new one, and return them.
 
     `published`: the folder that the files of a commit lie in; `taken`: {"repo", "revision"} if they are taken from there; `recipe`: whose
@@ -176,5 +178,3 @@ def load_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise PublishError(f"{path.parent.name}/{path.name} is missing or damaged; publish it again") from None
-
-

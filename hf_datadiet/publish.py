@@ -1,9 +1,9 @@
 """PUBLISH: score columns, pruned configurations and the evidence for them as one dataset repository; in a folder unless it is pushed.
 
-    README.md                 the card
-    scores/                   config `scores`: every number of every example
-    NAME/                     one config for each selection, the kept rows and the other splits of the source
-    evidence/                 what proves the card (`evidence`); publication.json, and manifest.json with the digest of every file
+README.md                 the card
+scores/                   config `scores`: every number of every example
+NAME/                     one config for each selection, the kept rows and the other splits of the source
+evidence/                 what proves the card (`evidence`); publication.json, and manifest.json with the digest of every file
 """
 
 from __future__ import annotations

@@ -33,7 +33,9 @@ def reuse_scores(
     ours = recipe or published_recipe(published, tuple(overrides))
     other = differences(theirs.identity(), ours.identity())
     if other:
-        raise RecipeError(f"{name} was scored otherwise ({'; '.join(other)}); leave these as they are, or score yourself, without --from-hub")
+        raise RecipeError(
+            f"{name} was scored otherwise ({'; '.join(other)}); leave these as they are, or score yourself, without --from-hub"
+        )
     if folder.exists():
         raise StaleRecordError(f"{folder.path} holds a run already; choose another --out, or delete it")
     folder.require_free()
@@ -47,4 +49,3 @@ def reuse_scores(
         )
     labels = ScoredLabels(pinned.label, dict(zip(pinned.test_id.tolist(), pinned.test_label.tolist(), strict=True)))
     return restore(published, folder, taken={"repo": name if sha else None, "revision": sha}, recipe=ours, labels=labels)
-

@@ -12,6 +12,7 @@ from hf_datadiet.arms import REDRAWN, drawn_arms
 from hf_datadiet.errors import DamagedError
 from hf_datadiet.recipe import FIRST_EVALUATION_SEED, FIRST_TUNING_SEED, Recipe
 from hf_datadiet.recipe_yaml import kept_recipe
+from hf_datadiet.records import AUTO
 from hf_datadiet.store import RunFolder, from_where
 from hf_datadiet.trainings import Training, running, seconds_left, unfinished
 
@@ -156,6 +157,8 @@ def _next(
     for name, candidates in tunings.items():
         if not all(_all_done(trainings) for trainings in candidates.values()):
             return again if verb == "run" and name in [spec.name for spec in recipe.prune] else _tune_again(folder, name)
+    if verb == "run" and any(spec.strategy == AUTO and spec.name not in folder.selections() for spec in recipe.prune):
+        return again
     if not folder.selections():
         return f"hf-datadiet prune {run} --name keep-50 --score {shlex.quote(headline(about))} --keep 0.5"
     finished = folder.evaluations()

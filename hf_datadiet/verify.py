@@ -98,7 +98,9 @@ def _checks(published: Path, overrides: tuple[str, ...]) -> Iterator[Check]:
     publication = Publication.from_json(load_json(published / EVIDENCE / "publication.json"))
     recipe = published_recipe(published, overrides)
     pinned, reason = _source(recipe, about, published)
-    labels = None if pinned is None else ScoredLabels(pinned.label, dict(zip(pinned.test_id.tolist(), pinned.test_label.tolist(), strict=True)))
+    labels = (
+        None if pinned is None else ScoredLabels(pinned.label, dict(zip(pinned.test_id.tolist(), pinned.test_label.tolist(), strict=True)))
+    )
     if labels is None and not about.get("labels", True):
         yield Check("scores, selections, evaluations, report and card", "not verifiable", (f"no labels were published, and {reason}",))
         return
@@ -186,7 +188,9 @@ def _selections(table: ScoreTable, selections: Sequence[Selection]) -> Iterator[
             yield Check(what, "not verifiable", (str(fault),))
             continue
         lost, added = np.setdiff1d(again.kept, selection.kept), np.setdiff1d(selection.kept, again.kept)
-        details = [f"example {row} should be kept" for row in lost.tolist()] + [f"example {row} should be dropped" for row in added.tolist()]
+        details = [f"example {row} should be kept" for row in lost.tolist()] + [
+            f"example {row} should be dropped" for row in added.tolist()
+        ]
         yield _check(what, iter(details))
 
 
@@ -258,7 +262,9 @@ def _other_counts(published: Path) -> Iterator[str]:
     infos = metadata_of((published / "README.md").read_text(encoding="utf-8")).get("dataset_info", [])
     for info in infos if isinstance(infos, list) else [infos]:
         for split in info.get("splits", []):
-            rows = sum(pq.read_metadata(path).num_rows for path in (published / info["config_name"]).glob(f"{split['name']}-*-of-*.parquet"))
+            rows = sum(
+                pq.read_metadata(path).num_rows for path in (published / info["config_name"]).glob(f"{split['name']}-*-of-*.parquet")
+            )
             if rows != split["num_examples"]:
                 yield f"{info['config_name']}, split {split['name']}: the card counts {split['num_examples']} rows, the files have {rows}"
 
@@ -294,5 +300,3 @@ def _other_than_source(
             differs = same_rows(rows, paths)
             if differs is not None:
                 yield f"{selection.name}, split {split}: {differs}"
-
-
