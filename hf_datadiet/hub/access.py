@@ -78,22 +78,28 @@ def prepare(api: HfApi, target: Target, patience: Patience) -> None:
 
     Raises `PublishError` when the Hub says otherwise afterwards.
     """
-    repo = target.repo
     there = patience(lambda: found(api, target))
     check(target, there)
     if target.create_pr:
         return
     if there is None:
-        # exist_ok: the answer to a first try may have been lost.
-        patience(lambda: api.create_repo(repo, repo_type=target.kind, private=True, exist_ok=True))
-        there = patience(lambda: found(api, target))
-        if there is None:
-            raise PublishError(f"{repo} exists already, or was created, and cannot be seen; log in as its owner: hf auth login")
+        there = patience(lambda: _created(api, target))
         if not there.private:
-            raise PublishError(f"{repo} was to be created private and the Hub says that it is public; nothing was sent: delete it there")
-        patience.note(f"created {repo}, private")
+            what = f"{target.repo} was to be created private, and the Hub says that it is public"
+            raise PublishError(f"{what}; nothing was sent: make it private on its page, or delete it, then push again")
+        patience.note(f"created {target.repo}, private")
     if STRENGTH[there.gate] < STRENGTH[target.gate]:
         _set(api, target, patience, lambda now: now.gate == target.gate, f"gate {target.gate}", gated=target.gate)
+
+
+def _created(api: HfApi, target: Target) -> Found:
+    there = found(api, target)  # the answer to a first try may have been lost
+    if there is None:
+        api.create_repo(target.repo, repo_type=target.kind, private=True)
+        there = found(api, target)
+    if there is None:
+        raise PublishError(f"{target.repo} was created and cannot be seen; log in with a token that may read it, too: hf auth login")
+    return there
 
 
 def open_up(api: HfApi, target: Target, patience: Patience) -> Found:

@@ -75,10 +75,10 @@ def _answered(error: HfHubHTTPError, repo: str) -> Fault:
     status, headers = error.response.status_code, error.response.headers
     if status >= 500 or status in TRANSIENT:
         return Fault(f"the Hub answers HTTP {status} for {repo}", passes=True, after=seconds_to_wait(headers))
-    if status == 403 and error.request.method == "PUT" and "authorization" not in error.request.headers:
+    if status == 403 and error.response.request.method == "PUT" and "authorization" not in error.response.request.headers:
         return Fault("the store of large files does not take an upload any more", passes=True)  # its address has run out
     # Not the body: that of a storage's refusal repeats the signature.
-    secret = error.request.headers.get("authorization", "").removeprefix("Bearer ")
+    secret = error.response.request.headers.get("authorization", "").removeprefix("Bearer ")
     reason = _line(headers.get("x-error-message", "").replace(secret or "\n", " "))
     return _refused(status, repo, f" ({reason})" if reason else "")
 

@@ -122,7 +122,8 @@ def _land(api: HfApi, target: Target, change: Callable[[Remote], Change], messag
 
 
 def _commit(api: HfApi, target: Target, due: Sequence[Operation], parent: str | None, message: str) -> CommitInfo:
-    commits = [operation.commit for operation in due]
+    # A file may take the place of a folder that has gone.
+    commits = [operation.commit for operation in sorted(due, key=lambda operation: operation.kind != "delete")]
     adds = [commit for commit in commits if isinstance(commit, CommitOperationAdd)]
     # Without this, create_commit would leave out what a .gitignore of the repository names, and not say so.
     api.preupload_lfs_files(
