@@ -14,20 +14,22 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import re
-import socket
+import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
 
-from tests.hub.answers import Answer, Hub, Request, refusal
+from tests.hub import pulls, reading, writing
+from tests.hub.answers import Answer, Hub, Request, answered, refusal
 from tests.hub.repos import ATTRIBUTES, USUAL_ATTRIBUTES, Commit, Refused, Repo, User
 
 Access = Literal["public", "gated", "private"]
@@ -67,11 +69,13 @@ class LoopbackHub(Hub):
         self.faults: list[Fault] = []
         self.on_request: Callable[[str, str], object] | None = None
         """Called with method and path of each request when it has come in whole, before it is carried out."""
+        self.crashes: list[Exception] = []
+        """Faults of this server itself: it answers 500, and its end raises the first."""
         self._slow: list[tuple[str, str, float]] = []
         self._lock = threading.RLock()
 
     def __enter__(self) -> LoopbackHub:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         return self
@@ -79,6 +83,8 @@ class LoopbackHub(Hub):
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+        if self.crashes:
+            raise self.crashes[0]
 
     # The client.
 
@@ -205,25 +211,54 @@ class LoopbackHub(Hub):
                 threading.Event().wait(seconds)
         answer: Answer | None = None
         if fault is None or fault.after:
-            with self._lock:
-                if token is not None and token not in self.users:
-                    answer = refusal(Refused(401, "Invalid credentials in Authorization header"))
-                else:
-                    user = self.users.get(token or "")
-                    answer = self.answer(Request(method, url.path, dict(parse_qsl(url.query)), headers, body, user))
+            answer = self._carried_out(
+                Request(method, url.path, dict(parse_qsl(url.query)), headers, body, self.users.get(token or "")), token
+            )
         if fault is not None:
             answer = None if fault.status is None else Answer(fault.status, b"{}", {"Content-Type": "application/json", **fault.headers})
         return answer
 
+    def _carried_out(self, request: Request, token: str | None) -> Answer:
+        if token is not None and token not in self.users:
+            return refusal(Refused(401, "Invalid credentials in Authorization header"))
+        try:
+            with self._lock:
+                return answered(reading.ROUTES + writing.ROUTES + pulls.ROUTES, self, request)
+        except Exception as crash:
+            self.crashes.append(crash)
+            return Answer(500)
+
 
 def _said(method: str, target: str, headers: Mapping[str, str], body: bytes) -> bytes:
-    lines = [f"{method} {target}", *(f"{name}: {value}" for name, value in headers.items() if name.lower() != "authorization")]
-    content = [
-        base64.b64decode(line["value"]["content"])
-        for line in (map(json.loads, body.splitlines()) if headers.get("Content-Type") == "application/x-ndjson" else ())
-        if line["key"] == "file"
+    lines = [
+        f"{method} {target}",
+        unquote(target),
+        *(f"{name}: {value}" for name, value in headers.items() if name.lower() != "authorization"),
     ]
-    return b"\n".join(["\n".join(lines).encode(), body, *content])
+    kind = headers.get("Content-Type", "")
+    documents = body.splitlines() if "ndjson" in kind else [body] if "json" in kind else []
+    return b"\n".join(["\n".join(lines).encode(), body, *(text for document in documents for text in _texts(json.loads(document)))])
+
+
+def _texts(value: Any) -> Iterator[bytes]:
+    """Every text in a JSON document, without its escapes and out of its base64."""
+    if isinstance(value, dict):
+        decoded = {"sample"} | ({"content"} if value.get("encoding") == "base64" else set())
+        for name, inner in value.items():
+            yield from [base64.b64decode(inner)] if name in decoded else _texts(inner)
+    elif isinstance(value, list):
+        yield from itertools.chain.from_iterable(map(_texts, value))
+    elif isinstance(value, str):
+        yield value.encode()
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 64
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A client that was killed does not take its answer.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def _handler(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
@@ -233,10 +268,11 @@ def _handler(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
         wbufsize = -1
 
         def _serve(self) -> None:
-            answer = hub.serve(self.command, self.path, self.headers, self._body())  # pyright: ignore[reportArgumentType]
+            body = self._body()
+            # None: the client was killed before it had sent it all.
+            answer = None if body is None else hub.serve(self.command, self.path, self.headers, body)  # pyright: ignore[reportArgumentType]
             if answer is None:
                 self.close_connection = True
-                self.connection.shutdown(socket.SHUT_RDWR)
                 return
             self.send_response(answer.status)
             for header, value in answer.headers.items():
@@ -246,15 +282,11 @@ def _handler(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
             if self.command != "HEAD":
                 self.wfile.write(answer.body)
 
-        def _body(self) -> bytes:
-            if self.headers.get("Transfer-Encoding") != "chunked":
-                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            parts = []
-            while size := int(self.rfile.readline(), 16):
-                parts.append(self.rfile.read(size))
-                self.rfile.readline()
-            self.rfile.readline()
-            return b"".join(parts)
+        def _body(self) -> bytes | None:
+            """All of it; the client sends no chunks."""
+            length = int(self.headers.get("Content-Length", 0))
+            body = self.rfile.read(length)
+            return body if len(body) == length else None
 
         do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve
 
