@@ -26,9 +26,7 @@ from huggingface_hub.errors import (
 )
 
 from hf_datadiet.errors import SourceError
-
-HTTPError: type[Exception] = next(cls for cls in HfHubHTTPError.__mro__ if cls.__name__ == "HTTPError")
-"""What the client's HTTP library raises; which library that is depends on the version of huggingface_hub."""
+from hf_datadiet.hub.faults import HTTPError
 
 CARD = "README.md"
 
