@@ -17,23 +17,24 @@ import dataclasses
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from datasets import Dataset
 from numpy.typing import NDArray
 
-from hf_datadiet.durable import json_text, read_parquet, read_record, write_json, write_parquet, write_record, write_text
+from hf_datadiet.durable import read_parquet, read_record, write_parquet, write_record, write_text
 from hf_datadiet.errors import PublishError
-from hf_datadiet.hub.published import scores_meta, table_from
+from hf_datadiet.hub.published import EVIDENCE, SCORES, scores_meta, table_from
 from hf_datadiet.recipe import Recipe
 from hf_datadiet.recipe_yaml import kept_recipe, recipe_from, to_yaml
 from hf_datadiet.records import ScoreTable
 from hf_datadiet.store import RunFolder
-
-EVIDENCE, SCORES = "evidence", "scores"
 
 WHOLE = ("report.json", "report.md", "fitted.json", "plan.json", "skipped.parquet", "pictures/*", "selections/*/selection.parquet")
 """Files of a run folder that go along as they are."""
@@ -169,7 +170,7 @@ def published_table(published: Path, about: Mapping[str, Any], labels: ScoredLab
     if not paths:
         raise PublishError(f"this publication has lost its scores: there is no {SCORES}/{split}-*.parquet")
     given = None if about.get("labels", True) else _require(labels).scored
-    return table_from(paths, about, given)
+    return table_from(Dataset(pq.read_table(paths)), about, given)
 
 
 def load_json(path: Path) -> Any:

@@ -19,24 +19,22 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import pyarrow.parquet as pq
 
-from hf_datadiet.card import Publication, to_card
+from hf_datadiet.card import to_card
 from hf_datadiet.durable import file_digest
 from hf_datadiet.errors import DataDietError, PluginError
 from hf_datadiet.evidence import (
-    EVIDENCE,
-    SCORES,
     ScoredLabels,
     load_json,
     published_recipe,
-    published_table,
     read_evidence,
     restore,
     restore_judged,
 )
 from hf_datadiet.hub.card import generated, metadata_of
 from hf_datadiet.hub.fetching import fetched
-from hf_datadiet.hub.published import same_rows, variant_splits
+from hf_datadiet.hub.published import EVIDENCE, SCORES, variant_splits
 from hf_datadiet.hub.source import Pinned, pin, without
+from hf_datadiet.publication import Publication
 from hf_datadiet.recipe import Recipe
 from hf_datadiet.records import AUTO, ScoreTable, Selection
 from hf_datadiet.reporting import assembled
