@@ -68,11 +68,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Published:
-    """What was written to `tree`; `pushed`: what became of it, one for each repository; `planned`: what a dry run found."""
+    """What was written to `tree`; `configs`: rows of each split of each; `pushed`: what became of it, one for each repository; `planned`: what a dry run found."""
 
     to: str
     tree: Path
-    variants: Mapping[str, Mapping[str, int]]
+    configs: Mapping[str, Mapping[str, int]]
     pushed: tuple[Pushed, ...] = ()
     planned: tuple[Planned, ...] = ()
 
@@ -111,13 +111,13 @@ def publish_run(
         content = _write(folder, recipe, report, asked, origin, session, selections, temporary, note)
     target = Target(asked.to, public=asked.public, gate=origin.gate, create_pr=asked.create_pr)
     change = partial(_change, tree, content)
-    variants = content.publication.variants
+    configs = {SCORES: content.publication.scores, **content.publication.variants}
     if asked.dry_run:
-        return Published(asked.to, tree, variants, planned=(planned(target, change),))
+        return Published(asked.to, tree, configs, planned=(planned(target, change),))
     if not asked.push:
-        return Published(asked.to, tree, variants)
-    message = f"Data diet of {table.source.name}: {', '.join(variants) or SCORES}"
-    return Published(asked.to, tree, variants, pushed=(push(target, change, message=message, note=note),))
+        return Published(asked.to, tree, configs)
+    message = f"Data diet of {table.source.name}: {', '.join(configs)}"
+    return Published(asked.to, tree, configs, pushed=(push(target, change, message=message, note=note),))
 
 
 @dataclass(frozen=True)
