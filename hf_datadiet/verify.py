@@ -305,6 +305,8 @@ def _other_than_source(
 
 def _other_files(here: Sequence[Path], there: Sequence[Path]) -> Iterator[str]:
     """Where the tables in two lists of files differ, as far as the first row of each column."""
+    if list(map(file_digest, here)) == list(map(file_digest, there)):
+        return  # without taking them into memory
     one, other = (pa.concat_tables([pq.read_table(path) for path in paths]) if paths else None for paths in (here, there))
     if one is None or other is None or one.column_names != other.column_names or one.num_rows != other.num_rows:
         yield "other columns or another number of rows than the source makes"
