@@ -13,6 +13,7 @@ import click
 from hf_datadiet import answers, completion
 from hf_datadiet.arms import drawn_arms
 from hf_datadiet.catalogue import SHELVES, Shelf, catalogue, copy_recipe, recipes_folder, shipped
+from hf_datadiet.cli_hub import publish, verify
 from hf_datadiet.durable import notice
 from hf_datadiet.ending import MISTAKE, ended, first, one_line
 from hf_datadiet.errors import DamagedError, RecipeError
@@ -100,12 +101,10 @@ def score(
     **where: Any,
 ) -> None:
     """Train the scoring seeds that are missing and write scores.parquet; or take logits, or scores, that are there already."""
-    if logits or published is not None:
-        if dry_run or num_processes or share != (1, 1) or where["limit"] is not None or where["on_bad_row"] is not None:
-            raise RecipeError(
-                "--limit, --on-bad-row, --num-processes, --share and --dry-run are for trainings; leave them out with --from-logits and "
-                "--from-hub"
-            )
+    of_trainings = dry_run or num_processes or share != (1, 1) or where["limit"] is not None or where["on_bad_row"] is not None
+    if of_trainings and (logits or published is not None):
+        words = "--limit, --on-bad-row, --num-processes, --share and --dry-run are for trainings"
+        raise RecipeError(f"{words}; leave them out with --from-{'logits' if logits else 'hub'}")
     if published is not None:
         if logits or labels is not None:
             raise RecipeError("--from-hub takes scores and --from-logits computes them; give one of them")
@@ -287,6 +286,10 @@ def cp(recipe: Path, target: Path | None, form: answers.Form) -> None:
     """Copy a recipe that comes along, to be edited; nothing is overwritten."""
     copied = str(copy_recipe(recipe, target))
     say(answers.Answer(copied, {"recipe": copied}), form)
+
+
+commands.add_command(publish)
+commands.add_command(verify)
 
 
 def _share_out(n: int | None, recipe: Recipe, folder: RunFolder, allow_plugins: bool) -> None:

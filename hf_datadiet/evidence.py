@@ -87,6 +87,27 @@ def _without_places(value: Any) -> Any:
     return value
 
 
+def require_no_places(evidence: Path, places: Sequence[Path]) -> None:
+    """Raise `PublishError` if a record names a folder of this machine: provenance says what was done, not where or by whom."""
+    # A root folder would be found everywhere.
+    names = [str(place.absolute()) for place in places if len(place.absolute().parts) > 1]
+    for path in sorted(evidence.rglob("*")):
+        said = _said(path)
+        if found := next((name for name in names if name in said), None):
+            raise PublishError(f"evidence/{path.relative_to(evidence)} would publish the name of a folder here ({found}); name it otherwise")
+
+
+def _said(path: Path) -> str:
+    """The words in a file."""
+    if path.suffix in (".json", ".yaml", ".md", ".svg"):
+        return path.read_text(encoding="utf-8")
+    if path.suffix != ".parquet":
+        return ""
+    table = pq.read_table(path)
+    texts = [name for name in table.column_names if not pa.types.is_primitive(table[name].type)]
+    return f"{table.schema.metadata}" + "\n".join(str(value) for name in texts for value in pc.unique(table[name]).to_pylist())
+
+
 def restore(
     published: Path, folder: RunFolder, *, taken: Mapping[str, Any], recipe: Recipe, labels: ScoredLabels | None = None
 ) -> ScoreTable:

@@ -1,9 +1,9 @@
 """PUBLISH: score columns, pruned configurations and the evidence for them as one dataset repository; in a folder unless it is pushed.
 
-    README.md     the card; text of others in it stays
-    scores/       config `scores`: every number of every example
-    NAME/         one config for each selection: the kept rows, and the other splits of the source
-    evidence/     what proves the card (`evidence`), publication.json, and manifest.json with the digest of every file but these two
+README.md     the card; text of others in it stays
+scores/       config `scores`: every number of every example
+NAME/         one config for each selection: the kept rows, and the other splits of the source
+evidence/     what proves the card (`evidence`), publication.json, and manifest.json with the digest of every file but these two
 """
 
 from __future__ import annotations
@@ -139,7 +139,9 @@ def _check(recipe: Recipe, selections: Sequence[Selection], table: ScoreTable, a
     for selection in selections:
         require_config_name(selection.name)
         if selection.table_digest != table.digest:
-            raise PublishError(f"selection {selection.name!r} was made from other scores than the run has now; prune again, under another name")
+            raise PublishError(
+                f"selection {selection.name!r} was made from other scores than the run has now; prune again, under another name"
+            )
 
 
 @contextmanager
@@ -252,7 +254,9 @@ def _change(tree: Path, content: _Content, remote: Remote) -> Change:
         raise PublishError(f"{content.publication.repo} holds the scores of another source; choose another --to")
     foreign = sorted(set(remote.files) & set(content.files) - set(before))
     if foreign:
-        raise PublishError(f"{content.publication.repo} has a file {foreign[0]} that no publication wrote; choose another --to, or remove it")
+        raise PublishError(
+            f"{content.publication.repo} has a file {foreign[0]} that no publication wrote; choose another --to, or remove it"
+        )
     there = _json(remote, PUBLICATION)
     ours = {SCORES, *content.publication.variants}
     earlier = tuple(name for name in dict.fromkeys([*there.get("variants", {}), *there.get("earlier", ())]) if name not in ours)

@@ -31,10 +31,10 @@ from hf_datadiet.evidence import (
     restore,
     restore_judged,
 )
-from hf_datadiet.hub.merging import generated, metadata_of
 from hf_datadiet.hub.fetching import fetched
 from hf_datadiet.hub.files import write_shards
 from hf_datadiet.hub.published import EVIDENCE, SCORES, variant_splits
+from hf_datadiet.hub.reading import generated, metadata_of
 from hf_datadiet.hub.source import Pinned, pin, without
 from hf_datadiet.publication import Publication
 from hf_datadiet.recipe import Recipe
@@ -250,8 +250,8 @@ def _other_card(published: Path, publication: Publication) -> Iterator[str]:
     here = to_card(load_json(published / EVIDENCE / "report.json"), publication)
     if there is None:
         yield "README.md has lost the part that was generated"
-    elif there.strip() != here.strip():
-        lines, others = there.strip().splitlines(), here.strip().splitlines()
+    elif there != here.strip("\n"):
+        lines, others = there.splitlines(), here.strip("\n").splitlines()
         yield from (f"README.md says {_short(a)}, the records say {_short(b)}" for a, b in zip(lines, others, strict=False) if a != b)
         if len(lines) != len(others):
             yield f"README.md has {len(lines)} generated lines, the records make {len(others)}"

@@ -54,4 +54,7 @@ def test_it_is_found_and_run(home: Path) -> None:
     assert {"publish", "verify", "score"} <= set(shown.stdout.split())
     # Arguments and exit codes pass through.
     wrong = hf(home, "datadiet", "publish", "nowhere", "--to", "me/x")
-    assert wrong.returncode == 2 and wrong.stderr == "hf-datadiet: nowhere holds no run; score one first: hf-datadiet score RECIPE --out nowhere\n"
+    assert (
+        wrong.returncode == 2
+        and wrong.stderr == "hf-datadiet: nowhere holds no run; score one first: hf-datadiet score RECIPE --out nowhere\n"
+    )
