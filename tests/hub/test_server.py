@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 from datasets import Dataset, DatasetDict, Image, load_dataset
@@ -15,8 +19,10 @@ from huggingface_hub import (
     CommitOperationCopy,
     CommitOperationDelete,
     HfApi,
+    get_hf_file_metadata,
     get_session,
     hf_hub_download,
+    hf_hub_url,
     snapshot_download,
 )
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
@@ -89,6 +95,8 @@ def test_published_and_read_back(hub: LoopbackHub, me: HfApi, tmp_path: Path, ty
     beside = [path for path, entry in listed.items() if getattr(entry, "lfs", None)]
     assert beside == ["data/a.png"] and len(asked(hub, "PUT")) == 1, "no text; what is empty is no LFS file"
 
+    head = get_hf_file_metadata(hf_hub_url("me/toys", "data/a.png", repo_type=type), token=me.token)
+    assert (head.commit_hash, head.etag, head.size) == (done.oid, hashlib.sha256(PARQUET).hexdigest(), len(PARQUET))
     for path, data in FILES.items():
         assert Path(hf_hub_download("me/toys", path, repo_type=type, token=me.token)).read_bytes() == data
     folder = Path(snapshot_download("me/toys", repo_type=type, token=me.token, local_dir=tmp_path / "fresh"))
@@ -244,7 +252,7 @@ def test_branches_and_tags(hub: LoopbackHub, me: HfApi) -> None:
     ):
         with pytest.raises(HfHubHTTPError, match="409"):
             again()
-    for refused in (first, "v1", "v2"):
+    for refused in (first, "v1", "refs/tags/v1", "v2"):
         with pytest.raises(RevisionNotFoundError):
             put(me, "me/toys", {"a.txt": b"4"}, revision=refused)
     me.delete_tag("me/toys", tag="v1", repo_type="dataset")
@@ -283,7 +291,7 @@ def test_what_datasets_publishes_and_loads(hub: LoopbackHub, me: HfApi, tmp_path
     for split, expected in data.items():
         assert same(load_dataset("me/toys", "first", revision=sha, split=split, cache_dir=tmp_path / "a"), expected)
     streamed = load_dataset("me/toys", "second", split="train", streaming=True, revision=sha)
-    assert [row["label"] for row in streamed] == data["train"]["label"]
+    assert [row["label"] for row in streamed] == data["train"]["label"] and any(b"range: bytes=" in sent for sent in hub.sent)
     with monkeypatch.context() as patch:
         patch.delenv("HF_TOKEN")
         with pytest.raises(Exception, match="me/toys"):
@@ -393,3 +401,23 @@ upload_file(path_or_fileobj=b'PAR1\\0', path_in_repo='a.parquet', repo_id='me/to
     put(me, "me/toys", {"a.parquet": b"PAR1\0"})
     assert len(asked(hub, "PUT")) == 1 and own(hub, "me/toys") == {"a.parquet": b"PAR1\0"}
     assert capfd.readouterr().err == ""
+
+
+def test_half_a_request_is_none(hub: LoopbackHub) -> None:
+    """As from a client that is killed while it sends."""
+    hub.commit("org/toys", FILES)
+    host, port = hub.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(b"DELETE /api/repos/delete HTTP/1.1\r\nContent-Length: 100\r\n\r\n{")
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(1) == b"" and hub.requests == [] and hub.crashes == []
+
+
+def test_the_hub_says_when_it_is_itself_at_fault() -> None:
+    server = LoopbackHub().__enter__()
+    server.repos["datasets/org/toys"] = 1  # pyright: ignore[reportArgumentType]
+    with pytest.raises(HTTPError, match="500") as error:
+        urlopen(f"{server.url}/api/datasets/org/toys")
+    error.value.close()
+    with pytest.raises(AttributeError, match="private"):
+        server.__exit__()
