@@ -26,6 +26,7 @@ from huggingface_hub import (
     snapshot_download,
 )
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.lfs import UploadInfo, post_lfs_batch_info
 
 from tests.hub.server import LoopbackHub
 from tests.synthetic import pictures
@@ -90,6 +91,8 @@ def test_published_and_read_back(hub: LoopbackHub, me: HfApi, tmp_path: Path, ty
     ]
     listed = {entry.path: entry for entry in me.list_repo_tree("me/toys", recursive=True, repo_type=type)}
     assert set(listed) == {".gitattributes", "data", "d e", *FILES}
+    top = {entry.path for entry in me.list_repo_tree("me/toys", repo_type=type)}
+    assert top == {".gitattributes", "README.md", "c.bin", "d e", "data"}
     assert {entry.path for entry in me.list_repo_tree("me/toys", "data", repo_type=type)} == {"data/a.png", "data/b.csv"}
     assert {entry.path for entry in me.get_paths_info("me/toys", ["data", "c.bin", "none"], repo_type=type)} == {"data", "c.bin"}
     beside = [path for path, entry in listed.items() if getattr(entry, "lfs", None)]
@@ -103,6 +106,29 @@ def test_published_and_read_back(hub: LoopbackHub, me: HfApi, tmp_path: Path, ty
     assert {path: (folder / path).read_bytes() for path in FILES} == FILES
     checked = me.verify_repo_checksums("me/toys", repo_type=type, local_dir=folder)
     assert checked.checked_count == 1 + len(FILES) and not checked.mismatches and not checked.missing_paths, "as the client hashes them"
+
+
+def test_what_lies_beside_git(hub: LoopbackHub, me: HfApi) -> None:
+    """What .gitattributes names, what is no text, and what is large; it is uploaded with a signature, not with a token."""
+    me.create_repo("me/toys", repo_type="dataset")
+    beside = {"a.png": b"text", "b": b"\0", "c": b"\xff", "d": b"x" * 10_000_001}
+    put(me, "me/toys", {**beside, "e": b"x" + "\u00e9".encode() * 300, "f.txt": b"x" * 9_999_999})
+    listed = me.list_repo_tree("me/toys", repo_type="dataset")
+    assert {entry.path for entry in listed if getattr(entry, "lfs", None)} == set(beside) and len(asked(hub, "PUT")) == 4
+    head = get_session().head(f"{hub.url}/datasets/me/toys/resolve/main/a.png").headers
+    assert head["X-Linked-Etag"] == f'"{hashlib.sha256(b"text").hexdigest()}"' and head["X-Linked-Size"] == head["Content-Length"] == "4"
+
+    infos = [UploadInfo.from_bytes(b"text"), UploadInfo.from_bytes(b"new")]
+    (stored, wanted), _, _ = post_lfs_batch_info(infos, me.token, "dataset", "me/toys", "main")  # pyright: ignore[reportArgumentType]
+    assert "actions" not in stored
+    href = wanted["actions"]["upload"]["href"]
+    for status, url, headers, data in [
+        (403, href, {"Authorization": f"Bearer {me.token}"}, b"new"),
+        (403, href.split("?")[0], {}, b"new"),
+        (400, href, {}, b"old"),
+        (200, href, {}, b"new"),
+    ]:
+        assert get_session().put(url, headers=headers, content=data).status_code == status
 
 
 def test_operations_in_their_order(hub: LoopbackHub, me: HfApi) -> None:
