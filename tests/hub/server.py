@@ -91,19 +91,24 @@ class LoopbackHub(Hub):
     def connect(self, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
         """Put the client in this process online, to talk to this Hub alone and keep what it gets in `cache`."""
         import datasets
-        from huggingface_hub import constants, hf_api
+        from huggingface_hub import HfFileSystem, constants, hf_api
 
         # Read from the environment when they were imported.
         monkeypatch.setattr(constants, "ENDPOINT", self.url)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", self.url + "/{repo_id}/resolve/{revision}/{filename}")
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
         # Whose methods are the functions of the package.
         monkeypatch.setattr(hf_api.api, "endpoint", self.url)
         monkeypatch.setattr(datasets.config, "HF_ENDPOINT", self.url)
         monkeypatch.setattr(datasets.config, "HUB_DATASETS_URL", self.url + "/datasets/{repo_id}/resolve/{revision}/{path}")
         monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+        # What lies there is taken where a Hub refuses, also what came from the Hub of another test.
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache / "datasets")
+        HfFileSystem.clear_instance_cache()
+        # Both ask machines that are not this one.
+        monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False)
+        monkeypatch.setattr(datasets.config, "USE_PARQUET_EXPORT", False)
         # The client waits before it tries again.
         monkeypatch.setattr("time.sleep", lambda seconds: None)
 
@@ -127,6 +132,7 @@ class LoopbackHub(Hub):
             "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0",
             "HF_HUB_OFFLINE": "0",
             "HF_DATASETS_OFFLINE": "0",
+            "HF_UPDATE_DOWNLOAD_COUNTS": "0",
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_UPDATE_CHECK": "1",

@@ -101,7 +101,7 @@ def commit(hub: Hub, request: Request, repo: str, revision: str) -> Answer:
     ref = revision if revision.startswith("refs/") else f"refs/heads/{revision}"
     it = hub.contributable(request, repo, ref)
     assert request.user is not None
-    if ref not in it.refs:
+    if ref not in it.refs or ref.startswith("refs/tags/"):
         raise Refused(404, f"Invalid rev id: {revision}", "RevisionNotFound")
     header, *operations = [(line["key"], line["value"]) for line in map(json.loads, request.body.splitlines())]
     title, description = header[1]["summary"], header[1].get("description", "")
