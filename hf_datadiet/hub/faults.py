@@ -15,7 +15,6 @@ from email.utils import parsedate_to_datetime
 from huggingface_hub.errors import (
     DeviceCodeError,
     HfHubHTTPError,
-    HFValidationError,
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
     OIDCError,
@@ -30,7 +29,7 @@ CAUGHT = (
     TimeoutError,
     PermissionError,  # of hf_xet
     RuntimeError,  # what the client makes of a failed upload
-    ValueError,  # a name, metadata of a card or an object that is refused; an answer that is no JSON
+    ValueError,  # metadata of a card or an object that is refused; an answer that is no JSON
     LocalTokenNotFoundError,
     OIDCError,
     DeviceCodeError,
@@ -64,8 +63,6 @@ def fault_of(error: BaseException, repo: str) -> Fault | None:
         return _cut(error, repo)
     if isinstance(error, json.JSONDecodeError):
         return Fault("the Hub gave no answer that can be understood", passes=True)
-    if isinstance(error, HFValidationError):
-        return Fault(f"{repo!r} is no name of a repository on the Hub; write USER/NAME")
     if isinstance(error, ValueError):
         return Fault(f"the Hub refuses what would be pushed to {repo}: {_line(str(error))}")
     return None
@@ -75,11 +72,12 @@ def _answered(error: HfHubHTTPError, repo: str) -> Fault:
     status, headers = error.response.status_code, error.response.headers
     if status >= 500 or status in TRANSIENT:
         return Fault(f"the Hub answers HTTP {status} for {repo}", passes=True, after=seconds_to_wait(headers))
-    if status == 403 and error.response.request.method == "PUT" and "authorization" not in error.response.request.headers:
-        return Fault("the store of large files does not take an upload any more", passes=True)  # its address has run out
-    # Not the body: that of a storage's refusal repeats the signature.
-    secret = error.response.request.headers.get("authorization", "").removeprefix("Bearer ")
-    reason = _line(headers.get("x-error-message", "").replace(secret or "\n", " "))
+    request = error.response.request
+    token = request.headers.get("authorization", "").removeprefix("Bearer ")
+    if not token and request.method != "GET":
+        # A store of large files: what it says may repeat the signature of the address, which runs out after some time.
+        return Fault(f"the store of large files refuses an upload to {repo} (HTTP {status})", passes=status == 403)
+    reason = _line(headers.get("x-error-message", "").replace(token or "\n", "..."))
     return _refused(status, repo, f" ({reason})" if reason else "")
 
 
