@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     OIDCError,
 )
+from huggingface_hub.utils import parse_ratelimit_headers
 
 HTTPError: type[Exception] = next(cls for cls in HfHubHTTPError.__mro__ if cls.__name__ == "HTTPError")
 """What the client's HTTP library raises; which library that is depends on the version of huggingface_hub."""
@@ -27,7 +28,7 @@ CAUGHT = (
     HTTPError,
     ConnectionError,
     TimeoutError,
-    PermissionError,  # of hf_xet
+    PermissionError,  # hf_xet
     RuntimeError,  # what the client makes of a failed upload
     ValueError,  # metadata of a card or an object that is refused; an answer that is no JSON
     LocalTokenNotFoundError,
@@ -51,6 +52,8 @@ class Fault:
 
 def fault_of(error: BaseException, repo: str) -> Fault | None:
     """What `error`, raised by a call of the client about `repo`, means; None: it is not about the Hub."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return None
     if isinstance(error, RuntimeError):
         return None if error.__cause__ is None else fault_of(error.__cause__, repo)
     if isinstance(error, OfflineModeIsEnabled):
@@ -106,7 +109,10 @@ def _cut(error: BaseException, repo: str) -> Fault:
 
 
 def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
-    """What `Retry-After` says, as seconds or as a date; None if it says nothing."""
+    """What `Retry-After` says, as seconds or as a date, or the Hub's own header of a limit that is reached; None: nothing."""
+    limit = parse_ratelimit_headers(headers)
+    if limit is not None and limit.remaining == 0:
+        return float(limit.reset_in_seconds)
     said = headers.get("retry-after", "").strip()
     if said.isdigit():
         return float(said)
