@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+from huggingface_hub.utils import validate_repo_id
 
 from hf_datadiet.errors import PublishError
 from hf_datadiet.hub.patience import Patience
@@ -25,7 +26,7 @@ STRENGTH: dict[Gate | None, int] = {None: 0, "auto": 1, "manual": 2}
 class Target:
     """A repository "user/name", and who may see what is pushed there: only its owner unless `public`, and behind at least `gate`.
 
-    `create_pr`: as a pull request; then nothing of the repository itself is touched.
+    `create_pr`: as a pull request; then nothing of the repository itself is touched. `PublishError` for a name that is none.
     """
 
     repo: str
@@ -33,6 +34,15 @@ class Target:
     public: bool = False
     gate: Gate | None = None
     create_pr: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            validate_repo_id(self.repo)
+            named = "/" in self.repo
+        except HFValidationError:
+            named = False
+        if not named:
+            raise PublishError(f"{self.repo!r} is no name of a repository on the Hub; write USER/NAME")
 
 
 @dataclass(frozen=True)

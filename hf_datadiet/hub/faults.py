@@ -15,11 +15,11 @@ from email.utils import parsedate_to_datetime
 from huggingface_hub.errors import (
     DeviceCodeError,
     HfHubHTTPError,
-    HFValidationError,
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
     OIDCError,
 )
+from huggingface_hub.utils import parse_ratelimit_headers
 
 HTTPError: type[Exception] = next(cls for cls in HfHubHTTPError.__mro__ if cls.__name__ == "HTTPError")
 """What the client's HTTP library raises; which library that is depends on the version of huggingface_hub."""
@@ -28,9 +28,9 @@ CAUGHT = (
     HTTPError,
     ConnectionError,
     TimeoutError,
-    PermissionError,  # of hf_xet
+    PermissionError,  # hf_xet
     RuntimeError,  # what the client makes of a failed upload
-    ValueError,  # a name, metadata of a card or an object that is refused; an answer that is no JSON
+    ValueError,  # metadata of a card or an object that is refused; an answer that is no JSON
     LocalTokenNotFoundError,
     OIDCError,
     DeviceCodeError,
@@ -52,6 +52,8 @@ class Fault:
 
 def fault_of(error: BaseException, repo: str) -> Fault | None:
     """What `error`, raised by a call of the client about `repo`, means; None: it is not about the Hub."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return None
     if isinstance(error, RuntimeError):
         return None if error.__cause__ is None else fault_of(error.__cause__, repo)
     if isinstance(error, OfflineModeIsEnabled):
@@ -64,8 +66,6 @@ def fault_of(error: BaseException, repo: str) -> Fault | None:
         return _cut(error, repo)
     if isinstance(error, json.JSONDecodeError):
         return Fault("the Hub gave no answer that can be understood", passes=True)
-    if isinstance(error, HFValidationError):
-        return Fault(f"{repo!r} is no name of a repository on the Hub; write USER/NAME")
     if isinstance(error, ValueError):
         return Fault(f"the Hub refuses what would be pushed to {repo}: {_line(str(error))}")
     return None
@@ -75,11 +75,12 @@ def _answered(error: HfHubHTTPError, repo: str) -> Fault:
     status, headers = error.response.status_code, error.response.headers
     if status >= 500 or status in TRANSIENT:
         return Fault(f"the Hub answers HTTP {status} for {repo}", passes=True, after=seconds_to_wait(headers))
-    if status == 403 and error.response.request.method == "PUT" and "authorization" not in error.response.request.headers:
-        return Fault("the store of large files does not take an upload any more", passes=True)  # its address has run out
-    # Not the body: that of a storage's refusal repeats the signature.
-    secret = error.response.request.headers.get("authorization", "").removeprefix("Bearer ")
-    reason = _line(headers.get("x-error-message", "").replace(secret or "\n", " "))
+    request = error.response.request
+    token = request.headers.get("authorization", "").removeprefix("Bearer ")
+    if not token and request.method != "GET":
+        # A store of large files: what it says may repeat the signature of the address, which runs out after some time.
+        return Fault(f"the store of large files refuses an upload to {repo} (HTTP {status})", passes=status == 403)
+    reason = _line(headers.get("x-error-message", "").replace(token or "\n", "..."))
     return _refused(status, repo, f" ({reason})" if reason else "")
 
 
@@ -108,7 +109,10 @@ def _cut(error: BaseException, repo: str) -> Fault:
 
 
 def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
-    """What `Retry-After` says, as seconds or as a date; None if it says nothing."""
+    """What `Retry-After` says, as seconds or as a date, or the Hub's own header of a limit that is reached; None: nothing."""
+    limit = parse_ratelimit_headers(headers)
+    if limit is not None and limit.remaining == 0:
+        return float(limit.reset_in_seconds)
     said = headers.get("retry-after", "").strip()
     if said.isdigit():
         return float(said)

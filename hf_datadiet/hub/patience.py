@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from huggingface_hub.utils import get_session
+from huggingface_hub import get_session, hf_raise_for_status
 
 from hf_datadiet.errors import PublishError
-from hf_datadiet.hub.faults import CAUGHT, fault_of
+from hf_datadiet.hub.faults import CAUGHT, fault_of, seconds_to_wait
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class Patience:
     def __call__(self, step: Callable[[], T]) -> T:
         """The result of `step`, which must be the same when it is done twice."""
         for failed in count(1):
-            _hang_up_on_silence()
+            _prepare_session()
             try:
                 return step()
             except CAUGHT as error:
@@ -82,14 +82,24 @@ def patient(repo: str, note: Callable[[str], None], tries: int = TRIES) -> Itera
     try:
         yield Patience(repo, note, tries)
     finally:
-        get_session().timeout = before
+        session = get_session()
+        session.timeout = before
+        session.event_hooks["response"] = [hook for hook in session.event_hooks["response"] if hook is not _long_pauses_are_ours]
         logger.removeFilter(retold)
 
 
-def _hang_up_on_silence() -> None:
+def _prepare_session() -> None:
     session = get_session()  # a new one after some errors
     if session.timeout.read is None:
         session.timeout = (CONNECT, SILENCE, SILENCE, None)
+    if _long_pauses_are_ours not in session.event_hooks["response"]:
+        session.event_hooks["response"].append(_long_pauses_are_ours)
+
+
+def _long_pauses_are_ours(response: Any) -> None:
+    """The client repeats some requests by itself, and would wait for hours if it were told to."""
+    if response.status_code in (429, 503) and (seconds_to_wait(response.headers) or 0.0) > LONGEST:
+        hf_raise_for_status(response)
 
 
 class _Retold(logging.Filter):

@@ -6,13 +6,14 @@ what the store of large files has is not sent twice, and what is there already m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, get_session, get_token, hf_hub_url, hf_raise_for_status
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import build_hf_headers
+from huggingface_hub.utils import are_progress_bars_disabled, build_hf_headers, disable_progress_bars, enable_progress_bars
 
 from hf_datadiet.errors import PublishError
 from hf_datadiet.hub.access import Gate, Target, check, found, open_up, prepare, stronger
@@ -58,13 +59,14 @@ class _Landed:
     pull_request: str | None = None
 
 
-def push(target: Target, change: Callable[[Remote], Change], *, message: str, note: Callable[[str], None]) -> Pushed:
+def push(target: Target, change: Callable[[Remote], Change], *, message: str, note: Callable[[str], None], bars: bool = True) -> Pushed:
     """Bring the repository to what `change` makes of it, in one commit (or pull request) called `message`; read back what came of it.
 
-    `change` is asked again where the repository has moved meanwhile. Each repetition is announced through `note` in one line.
+    `change` is asked again where the repository has moved meanwhile. Each repetition is announced through `note` in one line;
+    `bars`: whether the client shows the progress of uploads on stderr.
     `PublishError` when the Hub refuses, cannot be reached in some minutes, or would show to the public what is not for it.
     """
-    with patient(target.repo, note) as patience:
+    with patient(target.repo, note) as patience, _bars(bars):
         api = HfApi(token=True)
         prepare(api, target, patience)
         landed = _land(api, target, change, message, patience)
@@ -94,6 +96,18 @@ def planned(target: Target, change: Callable[[Remote], Change]) -> Planned:
     if there is not None and target.create_pr:
         private, gate = there.private, there.gate
     return Planned(target.repo, due, None if unknown else there is None, private, gate, unknown)
+
+
+@contextmanager
+def _bars(shown: bool) -> Iterator[None]:
+    if shown or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 def _land(api: HfApi, target: Target, change: Callable[[Remote], Change], message: str, patience: Patience) -> _Landed:
