@@ -60,7 +60,12 @@ def drawn_arms(sizes: Iterable[int], n_rows: int, *, redrawn: bool = False) -> l
 
 def is_added(name: str) -> bool:
     """Whether evaluation adds an arm of that name by itself, so that no selection can have it."""
-    return name == "full" or name.startswith(("random-", "stratified-", REDRAWN))
+    return name == "full" or is_drawn(name)
+
+
+def is_drawn(name: str) -> bool:
+    """Whether an arm of that name draws its rows."""
+    return name.startswith(("random-", "stratified-", REDRAWN))
 
 
 def describe(selection: Selection) -> str:

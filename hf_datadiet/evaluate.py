@@ -16,7 +16,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 
-from hf_datadiet.arms import REDRAWN, Arm, arms_of, is_added
+from hf_datadiet.arms import REDRAWN, Arm, arms_of, is_added, is_drawn
 from hf_datadiet.defaults import recipe_for
 from hf_datadiet.errors import CoverageError, RecipeError, StaleRecordError
 from hf_datadiet.identity import label_digest
@@ -101,20 +101,24 @@ def judge(session: Session, selections: Sequence[Selection], *, progress: bool, 
 
 
 def _there(session: Session, cells: Sequence[Cell]) -> list[Cell]:
-    """The trainings that are finished, as the main process sees it."""
-    found = session.processes.agreed([_finished(session, cell) is not None for cell in cells])
+    """The trainings that are finished, with weights where they are to be kept, as the main process sees it."""
+    found = session.processes.agreed([_complete(session, cell) for cell in cells])
     return [cell for cell, is_there in zip(cells, found, strict=True) if is_there]
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One training of an evaluation: an arm with a seed, the ids of its rows (int64 [K], or K others in each epoch), and its length."""
+    """One training of an evaluation: an arm with a seed, the ids of its rows (int64 [K], or K others in each epoch), and its length.
+
+    `keeps`: whether its weights are to stay.
+    """
 
     arm: str
     seed: int
     ids: NDArray[np.int64] | Redrawn
     steps: int
     epochs: int
+    keeps: bool
 
     @cached_property
     def digest(self) -> str:
@@ -131,7 +135,8 @@ def _cells(session: Session, arms: Sequence[Arm], n_rows: int) -> list[Cell]:
         ids = arm.ids(labelled, label, generator_for(f"draw/{arm.name}", seed))
         steps = arm_steps(recipe, arm.size, n_rows)
         rows = Redrawn(ids, arm.size, seed) if arm.kind == "redrawn" else ids
-        return Cell(arm.name, seed, rows, steps, epochs_of(steps, arm.size, recipe.task.training))
+        keeps = recipe.evaluate.keep_weights and seed == first and not is_drawn(arm.name)
+        return Cell(arm.name, seed, rows, steps, epochs_of(steps, arm.size, recipe.task.training), keeps)
 
     return [cell(arm, seed) for arm in arms for seed in range(first, first + recipe.evaluate.seeds)]
 
@@ -147,6 +152,7 @@ def _retrain(session: Session, train: Feed, test: Feed, plan: Plan, todo: Sequen
     whose = "" if session.apart is None else f"{session.apart} "
     name = f"{spec.name}-" if trials.verb == "tune" else whose.replace(" ", "-")
     for cell in cells:
+        before = _finished(session, cell)
         with tracked(recipe.tracker if speaks else None, folder, f"{name}{cell.arm}-{cell.seed}") as log:
 
             def report(stats: Mapping[str, float], cell: Cell = cell, log: Log = log) -> None:
@@ -168,9 +174,12 @@ def _retrain(session: Session, train: Feed, test: Feed, plan: Plan, todo: Sequen
                     ids=cell.ids,
                     steps=cell.steps,
                     unit=unit,
+                    keep_weights=cell.keeps,
                     on_epoch=report,
                     on_resume=resumed,
                 )
+                if before is not None:
+                    _check_repeated(session, before, result)
                 if speaks:
                     folder.save_arm(spec.name, result, test.example_id)
             log({f"{trials.held_out}/{metric}": value for metric, value in result.metrics.items()}, result.epochs)
@@ -210,6 +219,22 @@ def _finished(session: Session, cell: Cell) -> ArmResult | None:
             f"{trials.rename}, or delete {session.folder.evaluation_path(name)}"
         )
     return result
+
+
+def _complete(session: Session, cell: Cell) -> bool:
+    """Whether nothing of the training is left to do."""
+    result = _finished(session, cell)
+    return result is not None and (not cell.keeps or session.folder.has_weights(session.recipe.evaluate.name, result))
+
+
+def _check_repeated(session: Session, before: ArmResult, again: ArmResult) -> None:
+    """Weights that were not kept are those of the same training made again, or none."""
+    if again.digest != before.digest:
+        name, folder = session.recipe.evaluate.name, session.folder
+        raise StaleRecordError(
+            f"{folder.arm_path(name, again.arm, again.seed)}: trained again to keep its weights, it predicts otherwise, so versions, hardware "
+            f"or files are others by now; give back those of then, or {folder.trials.rename}"
+        )
 
 
 def evaluate_selections(

@@ -11,14 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hf_datadiet.durable import read_record, sound
+from hf_datadiet.arms import is_drawn
+from hf_datadiet.durable import read_record, read_safetensors, sound
 from hf_datadiet.records import ArmResult, Plan, RunResult
 from hf_datadiet.sealed import remove_forgotten
 from hf_datadiet.store import RunFolder
 
 
-def mend(folder: RunFolder) -> None:
-    """Put aside what is damaged and remove what killed processes left behind; `StaleRecordError` for a training of another plan."""
+def mend(folder: RunFolder, *, keep_weights: bool = False) -> None:
+    """Put aside what is damaged and remove what killed processes left behind; `StaleRecordError` for a training of another plan.
+
+    `keep_weights`: a finished training that has kept no weights may be on its way again, for these.
+    """
     remove_forgotten(folder.path)
     for path in (folder.path / "fitted.json", folder.path / "plan.json", *folder.path.glob("models/*/fitted.json")):
         sound(path, partial(read_record, path))
@@ -31,7 +35,9 @@ def mend(folder: RunFolder) -> None:
                 plans[path] = result.plan
 
         sound(path, keep_its_plan)
-    _clear_finished(folder)
+    for path in folder.path.glob("evaluations/*/weights/*.safetensors"):
+        sound(path, partial(read_safetensors, path))
+    _clear_finished(folder, keep_weights)
     known = [plan for plan in plans.values() if plan]
     if known and folder.plan() is None:
         folder.save_plan(Plan(**known[0]))
@@ -39,23 +45,27 @@ def mend(folder: RunFolder) -> None:
             folder.require_plan(plan, path)
 
 
-def _clear_finished(folder: RunFolder) -> None:
+def _clear_finished(folder: RunFolder, keep_weights: bool) -> None:
     """Remove what is kept of trainings that are finished: the slower one of two launches may have left it."""
     for seed in folder.seeds():
         folder.unfinished_seed(seed).clear()
-    for trials in (folder, folder.tunings):
-        for name in trials.begun_evaluations():
-            for arm, seeds in trials.trained(name).items():
-                for seed in seeds:
-                    trials.unfinished_arm(name, arm, seed).clear()
+    for trials, name, arm, seed in _arms(folder):
+        again = keep_weights and not is_drawn(arm) and not trials.weights_path(name, arm, seed).exists()
+        if not again:
+            trials.unfinished_arm(name, arm, seed).clear()
 
 
 def _trainings(folder: RunFolder) -> Iterator[tuple[Path, Callable[[], RunResult | ArmResult | None]]]:
     """Every finished training, and what reads it."""
     for seed in folder.seeds():
         yield folder.seed_path(seed), partial(folder.load_seed, seed)
+    for trials, name, arm, seed in _arms(folder):
+        yield trials.arm_path(name, arm, seed), partial(trials.load_arm, name, arm, seed)
+
+
+def _arms(folder: RunFolder) -> Iterator[tuple[RunFolder, str, str, int]]:
+    """(where it lies, evaluation, arm, seed) of every finished training that judged selections or candidates."""
     for trials in (folder, folder.tunings):
         for name in trials.begun_evaluations():
             for arm, seeds in trials.trained(name).items():
-                for seed in seeds:
-                    yield trials.arm_path(name, arm, seed), partial(trials.load_arm, name, arm, seed)
+                yield from ((trials, name, arm, seed) for seed in seeds)

@@ -253,7 +253,8 @@ class EvaluateSpec:
 
     `redrawn`: also against as many rows drawn anew in every epoch (`training/redrawn.py`), which cost no scoring. `models`: further
     ones, by name, with which everything is trained as well, to show whether what one network's scores chose serves another;
-    `task.model_args` are the scorer's alone.
+    `task.model_args` are the scorer's alone. `keep_weights`: of the first seed the last weights of each selection and of the full data stay,
+    to be published. The first, never the best on the test rows: choosing by these would flatter.
     """
 
     name: Name = "main"
@@ -262,6 +263,7 @@ class EvaluateSpec:
     margin: Annotated[float, Field(gt=0)] = 0.5
     redrawn: bool = False
     models: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    keep_weights: bool = False
 
     @model_validator(mode="after")
     def _names_apart(self) -> EvaluateSpec:
@@ -375,5 +377,7 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the resolved recipe."""
-        return "sha256:" + hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        """SHA-256 of the resolved recipe, but for whether evaluation keeps weights, which no number depends on."""
+        plain = self.to_dict()
+        del plain["evaluate"]["keep_weights"]
+        return "sha256:" + hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -293,6 +293,13 @@ class ArmResult:
     """The plan that it ran under."""
     model: str | None = None
     """What was trained. None in records from before further models could be: the run's own."""
+    weights: Mapping[str, NDArray[Any]] | None = None
+    """The last ones, by the names of parameters and buffers, of a training that has just ended and is to keep them."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of what it says of the test rows."""
+        return digest_of([self.predicted, self.p_label])
 
 
 @dataclass(frozen=True)

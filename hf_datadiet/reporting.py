@@ -22,6 +22,7 @@ FILES = {
     "selections/*/selection.parquet": "every scored id: kept or dropped, and why",
     "evaluations/*/results.parquet": "accuracy of every training",
     "evaluations/*/predictions.parquet": "what every training said of every held-out row",
+    "evaluations/*/weights/*": "the models of the first seed after the last epoch",
     "tunings/*/tuning.json": "what strategy auto compared",
     "tunings/*/results.parquet": "accuracy of every training on a candidate, on validation rows",
     "taken.json": "where the scores were taken from",

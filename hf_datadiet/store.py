@@ -11,7 +11,8 @@
     label_noise.parquet       what `source.label_noise` changed
     skipped.parquet           rows that cannot be read, where `source.on_bad_row` is skip
     selections/NAME/          selection.parquet, and on request dataset/
-    evaluations/NAME/         arms/ARM-SEED.safetensors, predictions.parquet, results.parquet, evaluation.json (last)
+    evaluations/NAME/         arms/ARM-SEED.safetensors, predictions.parquet, results.parquet, evaluation.json (last); on request also
+                              weights/ARM-SEED.safetensors, each written before its arm's file
     tunings/NAME/             of a selection by `strategy: auto`: tuning.json (first), then the files of an evaluation, on validation rows
     report.json  report.md    pictures/ what the report links: NAME.png, .svg, .pdf; all others there are removed
     cache/                    decoded data, may be deleted at any time
@@ -41,6 +42,7 @@ from hf_datadiet.claim import claim, is_claimed, require_free, require_marker
 from hf_datadiet.durable import (
     GONE,
     glance_parquet,
+    glance_safetensors,
     notice,
     read_parquet,
     read_record,
@@ -372,7 +374,10 @@ class RunFolder:
         return self.path / self.trials.folder / name
 
     def save_arm(self, evaluation: str, result: ArmResult, test_id: NDArray[np.int64]) -> None:
-        """Write one finished training of an evaluation."""
+        """Write one finished training of an evaluation, its weights first: without these it counts as unfinished if they were asked for."""
+        if result.weights is not None:
+            about = {"arm": result.arm, "seed": result.seed, "predictions": result.digest}
+            write_safetensors(self.weights_path(evaluation, result.arm, result.seed), result.weights, about)
         arrays = {"predicted": result.predicted, "p_label": result.p_label, "test_id": test_id}
         write_safetensors(self.arm_path(evaluation, result.arm, result.seed), arrays, tables.arm_meta(result), first_wins=True)
 
@@ -384,6 +389,26 @@ class RunFolder:
         arrays, meta = read_safetensors(path, self._evaluate_again(evaluation))
         self.require_plan(meta["plan"], path)
         return ArmResult(**meta, predicted=arrays["predicted"], p_label=arrays["p_label"])
+
+    def has_weights(self, evaluation: str, result: ArmResult) -> bool:
+        """Whether the weights of this very training lie there, cheaply: no weight is read."""
+        path = self.weights_path(evaluation, result.arm, result.seed)
+        return path.exists() and glance_safetensors(path, self._keep_again(evaluation))["predictions"] == result.digest
+
+    def load_weights(self, evaluation: str, arm: str, seed: int) -> Mapping[str, NDArray[Any]]:
+        """The weights that one finished training kept; `RecipeError` if there are none, or if they are another training's."""
+        path, result = self.weights_path(evaluation, arm, seed), self.load_arm(evaluation, arm, seed)
+        if result is None or not self.has_weights(evaluation, result):
+            raise RecipeError(f"{self.path} has no weights of {arm}, evaluation {evaluation}; {self._keep_again(evaluation)}")
+        return read_safetensors(path, self._keep_again(evaluation))[0]
+
+    def _keep_again(self, evaluation: str) -> str:
+        asked = f"{self._quoted()}{self.asking_for(evaluation)} evaluate.keep_weights=true{self.launched}"
+        return f"evaluate again (hf-datadiet evaluate {asked}): what has kept them is not repeated"
+
+    def weights_path(self, evaluation: str, arm: str, seed: int) -> Path:
+        """The file of the weights of one training of an evaluation."""
+        return self.evaluation_path(evaluation) / "weights" / f"{arm}-{seed}.safetensors"
 
     def begun_evaluations(self) -> list[str]:
         """Names of the evaluations that have a folder, sorted, finished or not."""

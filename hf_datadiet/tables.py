@@ -229,8 +229,8 @@ def trainings(meta: Mapping[str, Any]) -> list[list[Any]]:
 
 
 def arm_meta(result: ArmResult) -> Meta:
-    """All of a training but its predictions."""
-    return {key: value for key, value in vars(result).items() if key not in ("predicted", "p_label")}
+    """All of a training but its predictions and its weights."""
+    return {key: value for key, value in vars(result).items() if key not in ("predicted", "p_label", "weights")}
 
 
 def unpack_evaluation(predictions: pa.Table, meta: Mapping[str, Any]) -> EvaluationTable:

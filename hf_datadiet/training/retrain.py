@@ -19,7 +19,7 @@ from hf_datadiet.training.observe import Observation, observe
 from hf_datadiet.training.randomness import streams_for, untouched_generators
 from hf_datadiet.training.redrawn import Redrawn, rows_digest
 from hf_datadiet.training.session import Session
-from hf_datadiet.training.together import together
+from hf_datadiet.training.together import together, whole_state
 from hf_datadiet.unfinished import Unfinished
 
 OF_THE_SCORER = ("gradient_routes", "gradient_rest", "batch_norm")
@@ -37,13 +37,14 @@ def retrain(
     ids: NDArray[np.int64] | Redrawn,
     steps: int,
     unit: Unfinished,
+    keep_weights: bool = False,
     on_epoch: Callable[[Mapping[str, float]], None] = lambda stats: None,
     on_resume: Callable[[int, int], None] = lambda epochs, steps: None,
 ) -> ArmResult:
     """Train on the rows `ids` (int64 [K], a subset of the feed's) and return what the last epoch's model predicts.
 
     `ids` may also be `Redrawn`: K others in each epoch. The learning-rate schedule runs to its end within `steps`. Bit-identical for an
-    equal plan, in one go or resumed from `unit`.
+    equal plan, in one go or resumed from `unit`. With `keep_weights` the result has the model's weights too, those of the last epoch.
     `on_resume`: (epochs, steps) that an earlier call has done. Raises `CoverageError` for an id that the feed does not have,
     `Stopped` when a signal asked for it.
     """
@@ -52,7 +53,7 @@ def retrain(
     belongs = belonging(session, plan, digest, purpose=f"evaluate/{arm}", seed=seed, steps=steps)
     shared = together(plan)
 
-    def trained(life: Life) -> tuple[list[dict[str, float]], Observation, float]:
+    def trained(life: Life) -> tuple[list[dict[str, float]], Observation, dict[str, NDArray[Any]] | None, float]:
         streams = streams_for(f"evaluate/{arm}", seed)
         model = session.new_model(feed, streams.init)
         life.resumed(on_resume)
@@ -78,10 +79,11 @@ def retrain(
             keep=life.keep,
             resume=life.training,
         )
-        return curve, seen[0], life.seconds
+        weights = {name: tensor.cpu().numpy() for name, tensor in whole_state(model).items()} if keep_weights else None
+        return curve, seen[0], weights, life.seconds
 
     with untouched_generators(session.device):
-        curve, seen, seconds = live(unit, belongs, session, trained, plan)
+        curve, seen, weights, seconds = live(unit, belongs, session, trained, plan)
     assert seen.logits is not None
     labels = test.labels.cpu()
     p_label = seen.logits.softmax(1).gather(1, labels[:, None])[:, 0]
@@ -98,6 +100,7 @@ def retrain(
         metrics=session.task.metrics(seen.logits, labels),
         plan=_plan_of(session, replace(plan, observe_batch_size=seen.batch_size)),
         model=session.recipe.task.model,
+        weights=weights,
     )
 
 

@@ -215,7 +215,7 @@ def _claimed(session: Session) -> Session:
     if folder.exists():
         folder.claim(recipe.identity(), session.pinned.record, to_yaml(recipe))
         if session.processes.main:
-            mend(folder)
+            mend(folder, keep_weights=recipe.evaluate.keep_weights)
         starts = [(each.apart, try_out(each)) for each in (session, *others)]
         _read_all(new)
     else:

@@ -130,7 +130,7 @@ def an_arm(folder: Path, world: int) -> tuple[ArmResult, ArmResult]:
 
     def trained(unit: Unfinished) -> ArmResult:
         ids = feed.example_id[:31]
-        return retrain(ready, feed, test, plan_for(world), arm="full", seed=10_000, ids=ids, steps=5, unit=unit)
+        return retrain(ready, feed, test, plan_for(world), arm="full", seed=10_000, ids=ids, steps=5, unit=unit, keep_weights=True)
 
     whole = trained(Unfinished(folder / "one", writes=mine.main))
     mortal = Unfinished(folder / "two", writes=mine.main)
@@ -154,7 +154,8 @@ class Killed(BaseException):
 
 
 def plain(result: ArmResult) -> dict[str, Any]:
-    return {**asdict(result), "predicted": result.predicted.tolist(), "p_label": result.p_label.tolist()}
+    arrays = {"predicted": result.predicted.tolist(), "p_label": result.p_label.tolist()}
+    return {**asdict(result), **arrays, "weights": {name: values.ravel().tolist() for name, values in (result.weights or {}).items()}}
 
 
 if __name__ == "__main__":

@@ -152,3 +152,6 @@ def test_an_arm_of_an_evaluation(launch: tuple[int, Path], tmp_path: Path) -> No
     assert first["predicted"] == expected.predicted.tolist() and len(set(first["predicted"])) > 1
     np.testing.assert_allclose(first["p_label"], expected.p_label, rtol=1e-3, atol=1e-3)
     assert first["metrics"] == expected.metrics and first["steps"] == 5
+    assert expected.weights and set(first["weights"]) == set(expected.weights)
+    for name, values in expected.weights.items():
+        np.testing.assert_allclose(first["weights"][name], values.ravel(), rtol=1e-3, atol=1e-4)

@@ -27,7 +27,7 @@ IMAGES: dict[str, Any] = {
     "task": {"model": "timm:test_resnet", "training": {"epochs": 1, "batch_size": 16}},
     "score": {"scores": ["el2n", "forgetting"], "seeds": 2},
     "prune": [{"name": "keep-50", "score": "el2n", "keep": 0.5}],
-    "evaluate": {"seeds": 1},
+    "evaluate": {"seeds": 1, "keep_weights": True},
 }
 TEXTS: dict[str, Any] = {
     "source": {"path": "rows.parquet", "test": {"fraction": 0.2}},
@@ -122,7 +122,7 @@ def unit_of(name: Path) -> Any:
     if name.parts[0] == "seeds":
         return int(name.parts[1])
     arm, _, seed = name.stem.rpartition("-")
-    return (arm, int(seed)) if "arms" in name.parts else None
+    return (arm, int(seed)) if {"arms", "weights"} & set(name.parts) else None
 
 
 class Case:
@@ -162,7 +162,7 @@ class Case:
             return True
         assert code == 0, f"{where}: {err}"
         unit = unit_of(name)
-        if verb == "run" or (verb == "evaluate" and "arms" in name.parts):
+        if verb == "run" or (verb == "evaluate" and "evaluations" in name.parts):
             assert self.trained == ([] if unit is None else [unit]), f"{where}: only what was damaged is trained again"
         else:
             assert self.trained == [], where
