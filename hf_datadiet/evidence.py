@@ -94,7 +94,9 @@ def require_no_places(evidence: Path, places: Sequence[Path]) -> None:
     for path in sorted(evidence.rglob("*")):
         said = _said(path)
         if found := next((name for name in names if name in said), None):
-            raise PublishError(f"evidence/{path.relative_to(evidence)} would publish the name of a folder here ({found}); name it otherwise")
+            raise PublishError(
+                f"evidence/{path.relative_to(evidence)} would publish the name of a folder here ({found}); name it otherwise"
+            )
 
 
 def _said(path: Path) -> str:

@@ -33,7 +33,8 @@ class Publication:
 
     `scores` and `variants`: rows of each split, of the config `scores` and of those that are published now ({config: {split: rows}});
     `earlier`: configs of earlier publications, which stay as they are. `source_repo`: the source, where it is a dataset on the Hub;
-    `source_license`: what its card says, `asserted_license`: what the user vouches for. `ids_only`: variants hold ids and scores, and
+    `source_license`: what its card says, `asserted_license`: what the user vouches for. `prefix` stands before the names of
+    scores there; `ids_only`: variants hold ids and scores, and
     nothing else of the source. `definitions` and `strategies`: the docstring of each score and strategy (`registry.definitions`).
     `models`: {selection: repository of a model trained on it}. `pictures`: paths inside the repository. `recipe`: likewise.
     """
@@ -49,6 +50,7 @@ class Publication:
     source_private: bool = False
     source_gated: bool = False
     ids_only: bool = False
+    prefix: str = ""
     earlier: tuple[str, ...] = ()
     definitions: Mapping[str, str] = field(default_factory=dict)
     strategies: Mapping[str, str] = field(default_factory=dict)

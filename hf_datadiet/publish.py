@@ -258,12 +258,17 @@ def _change(tree: Path, content: _Content, remote: Remote) -> Change:
             f"{content.publication.repo} has a file {foreign[0]} that no publication wrote; choose another --to, or remove it"
         )
     there = _json(remote, PUBLICATION)
-    ours = {SCORES, *content.publication.variants}
-    earlier = tuple(name for name in dict.fromkeys([*there.get("variants", {}), *there.get("earlier", ())]) if name not in ours)
+    published = [*there.get("variants", {}), *there.get("earlier", ())]
+    earlier = tuple(name for name in dict.fromkeys(published) if name not in content.publication.variants)
     stays = {path: digest for path, digest in before.items() if path.split("/")[0] in earlier}
     publication = dataclasses.replace(content.publication, earlier=earlier)
     card = remote.read(CARD)
-    text = merged(None if card is None else card.decode(), content.metadata, to_card(content.report, publication), ours)
+    text = merged(
+        None if card is None else card.decode(),
+        content.metadata,
+        to_card(content.report, publication),
+        {SCORES, *published} if there else (),
+    )
     adds: dict[str, Path | bytes] = {path: tree / path for path in content.files}
     adds[CARD] = text.encode()
     adds[PUBLICATION] = json_text(dataclasses.asdict(publication)).encode()

@@ -82,7 +82,7 @@ def test_one_commit_and_none_the_second_time(place: Path, call: Call, hub: Loopb
     assert first["changed"]
     commits = hub.history(REPO)
     # What every repository begins with, then ours.
-    assert len(commits) == 2 and "README.md" in commits[-1] and not any("README.md" in files for files in commits[:-1])
+    assert len(commits) == 2 and "README.md" in commits[-1].files and "README.md" not in commits[0].files
     uploads = [path for method, path in hub.requests if method == "PUT"]
     hub.requests.clear()
     second = publish(call, place, "--push")["pushed"][0]
@@ -93,7 +93,9 @@ def test_one_commit_and_none_the_second_time(place: Path, call: Call, hub: Loopb
 def test_a_third_selection_later(pictures: Path, call: Call, hub: LoopbackHub, me: str, tmp_path: Path) -> None:
     publish(call, pictures, "--push")
     card = DatasetCard.load(REPO)
-    text = card.content.replace("\n# toys-diet", "\n# toys-diet", 1).replace("<!-- hf-datadiet:begin -->", "Mine, above.\n\n<!-- hf-datadiet:begin -->")
+    text = card.content.replace("\n# toys-diet", "\n# toys-diet", 1).replace(
+        "<!-- hf-datadiet:begin -->", "Mine, above.\n\n<!-- hf-datadiet:begin -->"
+    )
     text = text.replace("- config_name: keep-25\n", "- config_name: keep-25\n  description: written by hand\n", 1) + "\nMine, below.\n"
     HfApi().upload_file(path_or_fileobj=text.encode(), path_in_repo="README.md", repo_id=REPO, repo_type="dataset")
     HfApi().upload_file(path_or_fileobj=b"notes", path_in_repo="notes/mine.txt", repo_id=REPO, repo_type="dataset")
@@ -138,21 +140,24 @@ def test_ids_only_holds_nothing_of_the_source(place: Path, call: Call, hub: Loop
 @pytest.mark.parametrize(
     ("card", "words", "fault"),
     [
-        ("license: cc-by-nd-4.0", ("--public",), "allows no derivatives"),
+        ("license: cc-by-4.0", ("--public",), "is private"),
+        ("license: cc-by-4.0", ("--public", "--i-may-share", "cc-by-nd-4.0"), "allows no derivatives"),
         ("license: cc-by-nd-4.0", ("--public", "--ids-only", "--i-may-share", "cc-by-nd-4.0"), None),
         ("pretty_name: x", ("--public", "--i-may-share", "cc-by-4.0"), None),
         ("pretty_name: x", ("--public",), "is private"),
         ("license: cc-by-4.0", (), None),
     ],
 )
-def test_licences_of_a_local_source(card: str, words: tuple[str, ...], fault: str | None, pictures: Path, call: Call, hub: LoopbackHub, me: str) -> None:
+def test_licences_of_a_local_source(
+    card: str, words: tuple[str, ...], fault: str | None, pictures: Path, call: Call, hub: LoopbackHub, me: str
+) -> None:
     (pictures / "source" / "README.md").write_text(f"---\n{card}\n---\n", encoding="utf-8")
     code, _, err = call("publish", str(pictures / "run"), "--to", REPO, "--push", f"source.path={pictures / 'source'}", *words)
     if fault is None:
         assert code in (0, None), err
         assert HfApi().dataset_info(REPO).private != ("--public" in words)
     else:
-        assert code == 2 and fault in err and len(err.splitlines()) == 1 and "me/toys-diet" not in hub.repos
+        assert code == 2 and fault in err and len(err.splitlines()) == 1 and f"datasets/{REPO}" not in hub.repos
         assert not (pictures / "run" / "published").exists()
 
 
@@ -169,14 +174,22 @@ def test_licences_of_a_local_source(card: str, words: tuple[str, ...], fault: st
     ],
 )
 def test_a_source_on_the_hub(
-    access: Any, words: tuple[str, ...], fault: str | None, private: bool | None, gated: Any, pictures: Path, call: Call, hub: LoopbackHub, me: str
+    access: Any,
+    words: tuple[str, ...],
+    fault: str | None,
+    private: bool | None,
+    gated: Any,
+    pictures: Path,
+    call: Call,
+    hub: LoopbackHub,
+    me: str,
 ) -> None:
     hub.commit("org/toys", source_files(pictures), access=access)
-    hub.repos["org/toys"].readers |= {me, "me"}
+    hub.repo("org/toys").readers |= {"me"}
     source = ("source.path=null", "source.repo=org/toys")
     code, _, err = call("publish", str(pictures / "run"), "--to", REPO, "--push", *source, *words)
     if fault is not None:
-        assert code == 2 and fault in err and REPO not in hub.repos
+        assert code == 2 and fault in err and f"datasets/{REPO}" not in hub.repos
         return
     assert code in (0, None), err
     info = HfApi().dataset_info(REPO)
@@ -189,20 +202,31 @@ def test_a_source_on_the_hub(
 
 def test_a_dry_run_and_a_pull_request(pictures: Path, call: Call, hub: LoopbackHub, me: str) -> None:
     plan = publish(call, pictures, "--dry-run")["planned"][0]
-    assert plan["creates"] and plan["private"] and REPO not in hub.repos
+    assert plan["creates"] and plan["private"] and f"datasets/{REPO}" not in hub.repos
     assert {"README.md", "scores/train-00000-of-00001.parquet"} <= {each["path"] for each in plan["operations"]}
     assert all(each["kind"] == "add" and each["size"] > 0 for each in plan["operations"])
     publish(call, pictures, "--push")
     assert {each["kind"] for each in publish(call, pictures, "--dry-run")["planned"][0]["operations"]} == {"unchanged"}
     hub.commit("me/other", {"README.md": b"# Other\n"})
-    code, out, err = call("publish", str(pictures / "run"), "--to", "me/other", "--push", "--public", "--create-pr", "--i-may-share", "mit", "--format", "json")
+    code, out, err = call(
+        "publish",
+        str(pictures / "run"),
+        "--to",
+        "me/other",
+        "--push",
+        "--public",
+        "--create-pr",
+        "--i-may-share",
+        "mit",
+        "--format",
+        "json",
+    )
     assert code in (0, None), err
     assert json.loads(out)["pushed"][0]["pull_request"] and set(hub.files("me/other")) == {".gitattributes", "README.md"}
 
 
 def test_what_lies_there_is_not_overwritten(pictures: Path, text_run: Path, call: Call, hub: LoopbackHub, me: str) -> None:
     hub.commit(REPO, {"scores/train-00000-of-00001.parquet": b"mine", "README.md": b"# Mine\n"}, access="private")
-    hub.repos[REPO].readers |= {me, "me"}
     code, _, err = call("publish", str(pictures / "run"), "--to", REPO, "--push")
     assert code == 2 and "scores/train-00000-of-00001.parquet that no publication wrote" in err
     code, _, err = call("publish", str(pictures / "run"), "--to", "me/b", "--push")

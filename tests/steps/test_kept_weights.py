@@ -137,7 +137,9 @@ def test_weights_of_another_training_are_not_taken_for_this_ones(folder: Path, w
     """As if the arm's file had been removed, and made anew from other rows."""
     path = RunFolder(folder).weights_path("main", "keep-50", SEED)
     write_safetensors(path, weights(whole), {"arm": "keep-50", "seed": SEED, "predictions": "sha256:other"})
-    with pytest.raises(RecipeError, match=r"no weights of keep-50, evaluation main; evaluate again \(hf-datadiet evaluate .*keep_weights=true"):
+    with pytest.raises(
+        RecipeError, match=r"no weights of keep-50, evaluation main; evaluate again \(hf-datadiet evaluate .*keep_weights=true"
+    ):
         weights(folder)
     run(folder, **KEEPING)
     assert ("keep-50", SEED) in trained and alike(weights(folder), weights(whole))
