@@ -368,6 +368,13 @@ def test_faults_are_counted(hub: LoopbackHub, me: HfApi, monkeypatch: pytest.Mon
     hub.fail("PUT", "/storage/", 429, times=2, headers={"Retry-After": "7"})
     put(me, "me/toys", {"a.parquet": PARQUET})
     assert len(asked(hub, "PUT")) == 3 and waited == [8.0, 8.0], "the client adds a second"
+    hub.fail("GET|POST", "whoami", 409, times=1)
+    hub.fail("GET", "whoami", 412, times=1)
+    for status in ("409", "412"):
+        with pytest.raises(HfHubHTTPError, match=status):
+            me.whoami()
+    hub.fail("POST", "repos/create", 409, times=1)
+    assert me.create_repo("me/none", repo_type="dataset", exist_ok=True).repo_id == "me/none" and len(hub.repos) == 1
     hub.fail_nth(2, 409)
     me.whoami()
     with pytest.raises(HfHubHTTPError, match="409"):
