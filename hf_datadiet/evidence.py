@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from hf_datadiet.durable import read_parquet, read_record, write_parquet, write_record, write_text
 from hf_datadiet.errors import PublishError
 from hf_datadiet.hub.published import EVIDENCE, SCORES, scores_meta, table_from
+from hf_datadiet.hub.source import Pinned
 from hf_datadiet.recipe import Recipe
 from hf_datadiet.recipe_yaml import kept_recipe, recipe_from, to_yaml
 from hf_datadiet.records import ScoreTable
@@ -163,27 +164,36 @@ class ScoredLabels:
         return self.scored[ids]
 
 
+def labels_of_source(pinned: Pinned) -> ScoredLabels:
+    """The labels that a publication without any was made of."""
+    return ScoredLabels(pinned.label, dict(zip(pinned.test_id.tolist(), pinned.test_label.tolist(), strict=True)))
+
+
 def _require(labels: ScoredLabels | None) -> ScoredLabels:
     if labels is None:
         raise PublishError("this publication has no labels, and its source cannot be opened here; set source.path=FOLDER, or go online")
     return labels
 
 
-def read_evidence(published: Path) -> dict[str, Any]:
-    """evidence/scores.json; `PublishError` where none lies."""
-    path = published / EVIDENCE / "scores.json"
-    if not path.exists():
+def require_publication(published: Path) -> None:
+    """Raise `PublishError` where none lies."""
+    if not (published / EVIDENCE / "scores.json").exists():
         raise PublishError("no hf_datadiet publication lies there: it has no evidence/scores.json; check the name and the revision")
-    return read_record(path, "publish it again")
 
 
-def published_recipe(published: Path, overrides: tuple[str, ...] = ()) -> Recipe:
-    """The recipe of a publication; its source is pinned to the commit that was scored."""
-    recipe = kept_recipe(published / EVIDENCE, overrides)
+def read_evidence(published: Path) -> dict[str, Any]:
+    """evidence/scores.json; `PublishError` where none lies, `DamagedError` if it was changed."""
+    require_publication(published)
+    return read_record(published / EVIDENCE / "scores.json", "publish it again")
+
+
+def published_recipe(published: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a publication; a source on the Hub is pinned to the commit that was scored, unless the overrides name another."""
     revision = read_evidence(published)["source"]["revision"]
-    if recipe.source.repo is not None and revision is not None:
-        recipe = dataclasses.replace(recipe, source=dataclasses.replace(recipe.source, revision=revision))
-    return recipe
+    named = any(word.startswith(("source.repo=", "source.revision=")) for word in overrides)
+    if revision is not None and not named and kept_recipe(published / EVIDENCE).source.repo is not None:
+        overrides = [f"source.revision={revision}", *overrides]
+    return kept_recipe(published / EVIDENCE, overrides)
 
 
 def published_table(published: Path, about: Mapping[str, Any], labels: ScoredLabels | None = None) -> ScoreTable:

@@ -90,7 +90,8 @@ def scored_by(task: Mapping[str, Any]) -> str:
     """What the scores were taken from."""
     if task.get("kind") == LOGITS:
         return f"from the logits of {task['n_seeds']} trainings up to epoch {task['epochs']}; forgetting is counted after each"
-    return f"by {task['n_seeds']} trainings of {code(task['model'])}, {task['score_epochs']} of {task['epochs']} epochs each"
+    taken = f" (not made here: taken from {code(task['taken_from'])})" if "taken_from" in task else ""
+    return f"by {task['n_seeds']} trainings of {code(task['model'])}, {task['score_epochs']} of {task['epochs']} epochs each{taken}"
 
 
 def _score_sections(report: Report) -> list[str]:

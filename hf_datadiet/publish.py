@@ -68,7 +68,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Published:
-    """What was written to `tree`; `configs`: rows of each split of each; `pushed`: what became of it, one for each repository; `planned`: what a dry run found."""
+    """What was written to `tree`; `configs`: rows of each split of each config.
+
+    `pushed`: what became of it, one for each repository; `planned`: what a dry run found.
+    """
 
     to: str
     tree: Path

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from hf_datadiet.claim import differences
 from hf_datadiet.errors import RecipeError, StaleRecordError
-from hf_datadiet.evidence import EVIDENCE, SCORES, ScoredLabels, published_recipe, read_evidence, restore
+from hf_datadiet.evidence import labels_of_source, published_recipe, read_evidence, restore
 from hf_datadiet.hub.fetching import fetched
+from hf_datadiet.hub.published import EVIDENCE, SCORES
 from hf_datadiet.hub.source import pin
 from hf_datadiet.recipe import Recipe
 from hf_datadiet.records import ScoreTable
@@ -47,5 +48,5 @@ def reuse_scores(
             f"{name} has the scores of {scored['name']}{at}, and the source here has other rows, another order or other labels; "
             "pass the same: source.path=FOLDER, or source.revision=SHA"
         )
-    labels = ScoredLabels(pinned.label, dict(zip(pinned.test_id.tolist(), pinned.test_label.tolist(), strict=True)))
+    labels = labels_of_source(pinned)
     return restore(published, folder, taken={"repo": name if sha else None, "revision": sha}, recipe=ours, labels=labels)

@@ -19,7 +19,8 @@ from hf_datadiet.trainings import Training, running, seconds_left, unfinished
 
 @dataclass(frozen=True)
 class Status:
-    """How far a run has come. `seeds` are the scoring seeds, 0..S-1, or none where the scores were `taken` from elsewhere; `scores` the columns of scores.parquet, empty before it exists.
+    """How far a run has come. `seeds` are the scoring seeds, 0..S-1, or none where the scores were `taken` from elsewhere; `scores` the
+    columns of scores.parquet, empty before it exists.
 
     `selections`: rows kept by each. `tunings`: selection -> candidate -> seed -> training, of those that have begun. `evaluations`:
     name -> arm -> seed -> training; the evaluation that the recipe names is among them as soon as there is a selection to judge.

@@ -24,10 +24,11 @@ from hf_datadiet.card import to_card
 from hf_datadiet.durable import file_digest
 from hf_datadiet.errors import DataDietError, PluginError
 from hf_datadiet.evidence import (
-    ScoredLabels,
+    labels_of_source,
     load_json,
     published_recipe,
     read_evidence,
+    require_publication,
     restore,
     restore_judged,
 )
@@ -92,40 +93,47 @@ def verify_publication(place: str | Path, *, revision: str | None = None, overri
     return Verification(str(place), sha, tuple(_checks(published, tuple(overrides))))
 
 
-def _checks(published: Path, overrides: tuple[str, ...]) -> Iterator[Check]:
-    yield _check("files are as they were written", _changed_files(published))
+def _checks(published: Path, overrides: Sequence[str]) -> Iterator[Check]:
+    require_publication(published)
+    try:
+        yield from _changed_files(published)
+        yield from _records(published, overrides)
+    except DataDietError as fault:
+        yield Check("records are whole", "differs", (str(fault),))
+    except Exception as fault:  # anybody may have written what is read here
+        yield Check("records fit together", "differs", (f"{type(fault).__name__}: {_short(str(fault))}",))
+    for what, why in UNPROVABLE.items():
+        yield Check(what, "not verifiable", (why,))
+
+
+def _records(published: Path, overrides: Sequence[str]) -> Iterator[Check]:
     about = read_evidence(published)
     publication = Publication.from_json(load_json(published / EVIDENCE / "publication.json"))
     recipe = published_recipe(published, overrides)
     pinned, reason = _source(recipe, about, published)
-    labels = (
-        None if pinned is None else ScoredLabels(pinned.label, dict(zip(pinned.test_id.tolist(), pinned.test_label.tolist(), strict=True)))
-    )
-    if labels is None and not about.get("labels", True):
+    if pinned is None and not about["labels"]:
         yield Check("scores, selections, evaluations, report and card", "not verifiable", (f"no labels were published, and {reason}",))
         return
+    labels = None if pinned is None else labels_of_source(pinned)
     with tempfile.TemporaryDirectory() as temporary:
         folder = RunFolder(temporary)
-        try:
-            table = restore(published, folder, taken={}, recipe=published_recipe(published), labels=labels)
-            restore_judged(published, folder, labels)
-            yield _check("scores are the means of those of the seeds", _other_means(table))
-            selections = [folder.load_selection(name) for name in folder.selections() if name in publication.variants]
-            yield from _selections(table, selections)
-            yield _check("report.json follows from the records", _other_report(published, folder))
-            yield _check("the card says what the report says", _other_card(published, publication))
-            yield _check("the card counts the rows that there are", _other_counts(published))
-            yield _check("every configuration has the rows that its selection keeps", _other_rows(published, table, selections))
-        except DataDietError as fault:
-            yield Check("records are whole", "differs", (str(fault),))
-            return
+        table = restore(published, folder, taken={}, recipe=published_recipe(published), labels=labels)
+        restore_judged(published, folder, labels)
+        selections = [folder.load_selection(name) for name in folder.selections() if name in publication.variants]
+        yield _check("scores are the means of those of the seeds", _other_means(table))
+        yield from _selections(table, selections)
+        yield _check("accuracies are those of the predictions", _other_accuracies(folder))
+        yield _check("report.json follows from the records", _other_report(published, folder))
+        yield _check("the card says what the report says", _other_card(published, publication))
+        yield _check("the card counts the rows that there are", _other_counts(published))
+        yield _check(
+            "every configuration has the rows that its selection keeps", _other_rows(published, table, selections, publication.prefix)
+        )
         if pinned is None:
-            yield Check("rows are those of the source", "not verifiable", (str(reason),))
+            yield Check("rows are those of the source", "not verifiable", (reason,))
         else:
             found = _other_than_source(published, publication, pinned, table, selections, skip=recipe.source.on_bad_row == "skip")
             yield _check("rows are those of the source", found)
-    for what, why in UNPROVABLE.items():
-        yield Check(what, "not verifiable", (why,))
 
 
 def _check(what: str, differences: Iterator[str]) -> Check:
@@ -134,7 +142,11 @@ def _check(what: str, differences: Iterator[str]) -> Check:
     return Check(what, "differs" if found else "holds", (*found[:SHOWN], *more))
 
 
-def _changed_files(published: Path) -> Iterator[str]:
+def _changed_files(published: Path) -> Iterator[Check]:
+    yield _check("files are as they were written", _other_digests(published))
+
+
+def _other_digests(published: Path) -> Iterator[str]:
     for name, digest in load_json(published / EVIDENCE / "manifest.json")["files"].items():
         path = published / name
         if not path.is_file():
@@ -269,24 +281,32 @@ def _other_counts(published: Path) -> Iterator[str]:
                 yield f"{info['config_name']}, split {split['name']}: the card counts {split['num_examples']} rows, the files have {rows}"
 
 
-def _other_rows(published: Path, table: ScoreTable, selections: Sequence[Selection]) -> Iterator[str]:
+def _other_accuracies(folder: RunFolder) -> Iterator[str]:
+    """What each training is said to have got right beside what it predicted."""
+    for trials in (folder, folder.tunings):
+        for name in trials.evaluations():
+            table = trials.load_evaluation(name)
+            for result in table.results:
+                right = float(np.mean(result.predicted == table.test_label))
+                if not math.isclose(right, result.metrics["accuracy"], rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+                    said = f"{result.metrics['accuracy']} published, {right} from its predictions"
+                    yield f"{trials.trials.what} {name}, {result.arm}, seed {result.seed}: accuracy {said}"
+
+
+def _other_rows(published: Path, table: ScoreTable, selections: Sequence[Selection], prefix: str) -> Iterator[str]:
     """Ids and scores of each configuration beside those of its selection and of the scores."""
     for selection in selections:
         paths = sorted((published / selection.name).glob(f"{table.source.split}-*-of-*.parquet"))
-        rows = pq.read_table(paths, columns=["example_id", *_scores_in(paths, table)]) if paths else None
-        if rows is None or not np.array_equal(rows["example_id"].to_numpy(), selection.kept):
+        names = {prefix + name: column for name, column in table.columns.items()}
+        ids = "example_id" if not paths or "example_id" in pq.read_schema(paths[0]).names else f"{prefix}example_id"
+        rows = pa.concat_tables([pq.read_table(path, columns=[ids, *names]) for path in paths]) if paths else None
+        if rows is None or not np.array_equal(rows[ids].to_numpy(), selection.kept):
             yield f"{selection.name} has other rows than its selection keeps"
             continue
         at = np.searchsorted(table.example_id, selection.kept)
-        for name, column in table.columns.items():
-            found = next((each for each in rows.column_names if each.endswith(name)), None)
-            if found is not None and not np.array_equal(rows[found].to_numpy(), column.mean[at], equal_nan=True):
-                yield f"{selection.name}: column {found} is not the score of config {SCORES}"
-
-
-def _scores_in(paths: Sequence[Path], table: ScoreTable) -> list[str]:
-    names = pq.read_schema(paths[0]).names
-    return [name for name in names if name in table.columns]
+        for name, column in names.items():
+            if not np.array_equal(rows[name].to_numpy(), column.mean[at], equal_nan=True):
+                yield f"{selection.name}: column {name} is not the score in config {SCORES}"
 
 
 def _other_than_source(
