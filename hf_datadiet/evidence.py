@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset
 from numpy.typing import NDArray
@@ -108,7 +107,7 @@ def _said(path: Path) -> str:
         return ""
     table = pq.read_table(path)
     texts = [name for name in table.column_names if not pa.types.is_primitive(table[name].type)]
-    return f"{table.schema.metadata}" + "\n".join(str(value) for name in texts for value in pc.unique(table[name]).to_pylist())
+    return f"{table.schema.metadata}" + "\n".join(str(value) for name in texts for value in table[name].unique().to_pylist())
 
 
 def restore(
