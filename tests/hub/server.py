@@ -29,7 +29,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import pytest
 
 from tests.hub import pulls, reading, writing
-from tests.hub.answers import Answer, Hub, Request, answered, refusal
+from tests.hub.answers import Answer, Hub, Request, answered, as_json, refusal
 from tests.hub.repos import ATTRIBUTES, USUAL_ATTRIBUTES, Commit, Refused, Repo, User
 
 Access = Literal["public", "gated", "private"]
@@ -47,13 +47,12 @@ class Fault:
     after: bool = False
     spared: int = 0
 
-    def strikes(self, method: str, path: str) -> bool:
+    def is_due(self, method: str, path: str) -> bool:
         if self.times == 0 or not (re.fullmatch(self.method, method) and re.search(self.path, path)):
             return False
         if self.spared > 0:
             self.spared -= 1
             return False
-        self.times -= 1
         return True
 
 
@@ -91,19 +90,24 @@ class LoopbackHub(Hub):
     def connect(self, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
         """Put the client in this process online, to talk to this Hub alone and keep what it gets in `cache`."""
         import datasets
-        from huggingface_hub import constants, hf_api
+        from huggingface_hub import HfFileSystem, constants, hf_api
 
         # Read from the environment when they were imported.
         monkeypatch.setattr(constants, "ENDPOINT", self.url)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", self.url + "/{repo_id}/resolve/{revision}/{filename}")
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
         # Whose methods are the functions of the package.
         monkeypatch.setattr(hf_api.api, "endpoint", self.url)
         monkeypatch.setattr(datasets.config, "HF_ENDPOINT", self.url)
         monkeypatch.setattr(datasets.config, "HUB_DATASETS_URL", self.url + "/datasets/{repo_id}/resolve/{revision}/{path}")
         monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+        # What lies there is taken where a Hub refuses, also what came from the Hub of another test.
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache / "datasets")
+        HfFileSystem.clear_instance_cache()
+        # Both ask machines that are not this one.
+        monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False)
+        monkeypatch.setattr(datasets.config, "USE_PARQUET_EXPORT", False)
         # The client waits before it tries again.
         monkeypatch.setattr("time.sleep", lambda seconds: None)
 
@@ -127,6 +131,7 @@ class LoopbackHub(Hub):
             "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0",
             "HF_HUB_OFFLINE": "0",
             "HF_DATASETS_OFFLINE": "0",
+            "HF_UPDATE_DOWNLOAD_COUNTS": "0",
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_UPDATE_CHECK": "1",
@@ -201,22 +206,27 @@ class LoopbackHub(Hub):
             self.sent.append(_said(method, target, headers, body))
             if token is not None:
                 self.tokens.add(token)
-            # Each counts the requests that it spares.
-            fault = next(iter([fault for fault in self.faults if fault.strikes(method, path)]), None)
+            # All count the requests that they spare; of those that are due, the first strikes.
+            fault = next(iter([fault for fault in self.faults if fault.is_due(method, path)]), None)
+            if fault is not None:
+                fault.times -= 1
         if self.on_request is not None:
             self.on_request(method, path)
         for slow, pattern, seconds in self._slow:
             if re.fullmatch(slow, method) and re.search(pattern, path):
                 # Not time.sleep, which `connect` does away with.
                 threading.Event().wait(seconds)
-        answer: Answer | None = None
-        if fault is None or fault.after:
-            answer = self._carried_out(
-                Request(method, url.path, dict(parse_qsl(url.query)), headers, body, self.users.get(token or "")), token
-            )
-        if fault is not None:
-            answer = None if fault.status is None else Answer(fault.status, b"{}", {"Content-Type": "application/json", **fault.headers})
-        return answer
+        request = Request(method, url.path, dict(parse_qsl(url.query)), headers, body, self.users.get(token or ""))
+        answer = self._carried_out(request, token) if fault is None or fault.after else None
+        return answer if fault is None else self._failed(fault, request)
+
+    def _failed(self, fault: Fault, request: Request) -> Answer | None:
+        if fault.status is None:
+            return None
+        # The client takes the address of what exists already from the refusal to create it.
+        made = request.json if request.path == "/api/repos/create" else None
+        url = {"url": f"{self.url}/{Repo(writing.key_of(made)).page}"} if made else {}
+        return as_json({"error": "on purpose", **url}, fault.status, **fault.headers)
 
     def _carried_out(self, request: Request, token: str | None) -> Answer:
         if token is not None and token not in self.users:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 from datasets import Dataset, DatasetDict, Image, load_dataset
@@ -15,11 +19,14 @@ from huggingface_hub import (
     CommitOperationCopy,
     CommitOperationDelete,
     HfApi,
+    get_hf_file_metadata,
     get_session,
     hf_hub_download,
+    hf_hub_url,
     snapshot_download,
 )
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.lfs import UploadInfo, post_lfs_batch_info
 
 from tests.hub.server import LoopbackHub
 from tests.synthetic import pictures
@@ -84,17 +91,44 @@ def test_published_and_read_back(hub: LoopbackHub, me: HfApi, tmp_path: Path, ty
     ]
     listed = {entry.path: entry for entry in me.list_repo_tree("me/toys", recursive=True, repo_type=type)}
     assert set(listed) == {".gitattributes", "data", "d e", *FILES}
+    top = {entry.path for entry in me.list_repo_tree("me/toys", repo_type=type)}
+    assert top == {".gitattributes", "README.md", "c.bin", "d e", "data"}
     assert {entry.path for entry in me.list_repo_tree("me/toys", "data", repo_type=type)} == {"data/a.png", "data/b.csv"}
     assert {entry.path for entry in me.get_paths_info("me/toys", ["data", "c.bin", "none"], repo_type=type)} == {"data", "c.bin"}
     beside = [path for path, entry in listed.items() if getattr(entry, "lfs", None)]
     assert beside == ["data/a.png"] and len(asked(hub, "PUT")) == 1, "no text; what is empty is no LFS file"
 
+    head = get_hf_file_metadata(hf_hub_url("me/toys", "data/a.png", repo_type=type), token=me.token)
+    assert (head.commit_hash, head.etag, head.size) == (done.oid, hashlib.sha256(PARQUET).hexdigest(), len(PARQUET))
     for path, data in FILES.items():
         assert Path(hf_hub_download("me/toys", path, repo_type=type, token=me.token)).read_bytes() == data
     folder = Path(snapshot_download("me/toys", repo_type=type, token=me.token, local_dir=tmp_path / "fresh"))
     assert {path: (folder / path).read_bytes() for path in FILES} == FILES
     checked = me.verify_repo_checksums("me/toys", repo_type=type, local_dir=folder)
     assert checked.checked_count == 1 + len(FILES) and not checked.mismatches and not checked.missing_paths, "as the client hashes them"
+
+
+def test_what_lies_beside_git(hub: LoopbackHub, me: HfApi) -> None:
+    """What .gitattributes names, what is no text, and what is large; it is uploaded with a signature, not with a token."""
+    me.create_repo("me/toys", repo_type="dataset")
+    beside = {"a.png": b"text", "b": b"\0", "c": b"\xff", "d": b"x" * 10_000_001}
+    put(me, "me/toys", {**beside, "e": b"x" + "\u00e9".encode() * 300, "f.txt": b"x" * 9_999_999})
+    listed = me.list_repo_tree("me/toys", repo_type="dataset")
+    assert {entry.path for entry in listed if getattr(entry, "lfs", None)} == set(beside) and len(asked(hub, "PUT")) == 4
+    head = get_session().head(f"{hub.url}/datasets/me/toys/resolve/main/a.png").headers
+    assert head["X-Linked-Etag"] == f'"{hashlib.sha256(b"text").hexdigest()}"' and head["X-Linked-Size"] == head["Content-Length"] == "4"
+
+    infos = [UploadInfo.from_bytes(b"text"), UploadInfo.from_bytes(b"new")]
+    (stored, wanted), _, _ = post_lfs_batch_info(infos, me.token, "dataset", "me/toys", "main")  # pyright: ignore[reportArgumentType]
+    assert "actions" not in stored
+    href = wanted["actions"]["upload"]["href"]
+    for status, url, headers, data in [
+        (403, href, {"Authorization": f"Bearer {me.token}"}, b"new"),
+        (403, href.split("?")[0], {}, b"new"),
+        (400, href, {}, b"old"),
+        (200, href, {}, b"new"),
+    ]:
+        assert get_session().put(url, headers=headers, content=data).status_code == status
 
 
 def test_operations_in_their_order(hub: LoopbackHub, me: HfApi) -> None:
@@ -244,7 +278,7 @@ def test_branches_and_tags(hub: LoopbackHub, me: HfApi) -> None:
     ):
         with pytest.raises(HfHubHTTPError, match="409"):
             again()
-    for refused in (first, "v1", "v2"):
+    for refused in (first, "v1", "refs/tags/v1", "v2"):
         with pytest.raises(RevisionNotFoundError):
             put(me, "me/toys", {"a.txt": b"4"}, revision=refused)
     me.delete_tag("me/toys", tag="v1", repo_type="dataset")
@@ -283,7 +317,7 @@ def test_what_datasets_publishes_and_loads(hub: LoopbackHub, me: HfApi, tmp_path
     for split, expected in data.items():
         assert same(load_dataset("me/toys", "first", revision=sha, split=split, cache_dir=tmp_path / "a"), expected)
     streamed = load_dataset("me/toys", "second", split="train", streaming=True, revision=sha)
-    assert [row["label"] for row in streamed] == data["train"]["label"]
+    assert [row["label"] for row in streamed] == data["train"]["label"] and any(b"range: bytes=" in sent for sent in hub.sent)
     with monkeypatch.context() as patch:
         patch.delenv("HF_TOKEN")
         with pytest.raises(Exception, match="me/toys"):
@@ -334,6 +368,13 @@ def test_faults_are_counted(hub: LoopbackHub, me: HfApi, monkeypatch: pytest.Mon
     hub.fail("PUT", "/storage/", 429, times=2, headers={"Retry-After": "7"})
     put(me, "me/toys", {"a.parquet": PARQUET})
     assert len(asked(hub, "PUT")) == 3 and waited == [8.0, 8.0], "the client adds a second"
+    hub.fail("GET|POST", "whoami", 409, times=1)
+    hub.fail("GET", "whoami", 412, times=1)
+    for status in ("409", "412"):
+        with pytest.raises(HfHubHTTPError, match=status):
+            me.whoami()
+    hub.fail("POST", "repos/create", 409, times=1)
+    assert me.create_repo("me/none", repo_type="dataset", exist_ok=True).repo_id == "me/none" and len(hub.repos) == 1
     hub.fail_nth(2, 409)
     me.whoami()
     with pytest.raises(HfHubHTTPError, match="409"):
@@ -393,3 +434,23 @@ upload_file(path_or_fileobj=b'PAR1\\0', path_in_repo='a.parquet', repo_id='me/to
     put(me, "me/toys", {"a.parquet": b"PAR1\0"})
     assert len(asked(hub, "PUT")) == 1 and own(hub, "me/toys") == {"a.parquet": b"PAR1\0"}
     assert capfd.readouterr().err == ""
+
+
+def test_half_a_request_is_none(hub: LoopbackHub) -> None:
+    """As from a client that is killed while it sends."""
+    hub.commit("org/toys", FILES)
+    host, port = hub.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(b"DELETE /api/repos/delete HTTP/1.1\r\nContent-Length: 100\r\n\r\n{")
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(1) == b"" and hub.requests == [] and hub.crashes == []
+
+
+def test_the_hub_says_when_it_is_itself_at_fault() -> None:
+    server = LoopbackHub().__enter__()
+    server.repos["datasets/org/toys"] = 1  # pyright: ignore[reportArgumentType]
+    with pytest.raises(HTTPError, match="500") as error:
+        urlopen(f"{server.url}/api/datasets/org/toys")
+    error.value.close()
+    with pytest.raises(AttributeError, match="private"):
+        server.__exit__()

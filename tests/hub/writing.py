@@ -5,25 +5,25 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+from collections.abc import Mapping
+from typing import Any
 
 from tests.hub.answers import API, AT, PAGE, Answer, Hub, Request, Route, as_json
 from tests.hub.repos import ATTRIBUTES, USUAL_ATTRIBUTES, Blob, PullRequest, Refused, Repo, matches
 
 
-def _named(request: Request) -> tuple[str, str]:
-    """The namespace and the key of the repository that a request to create or delete one means."""
-    if request.user is None:
-        raise Refused(401, "Invalid username or password.")
-    owner = request.json.get("organization") or request.user.name
-    return owner, f"{request.json.get('type') or 'model'}s/{owner}/{request.json['name']}"
+def key_of(said: Mapping[str, Any], user: str = "somebody") -> str:
+    """The repository that a request to create or delete one means."""
+    return f"{said.get('type') or 'model'}s/{said.get('organization') or user}/{said['name']}"
 
 
 def create(hub: Hub, request: Request) -> Answer:
-    owner, key = _named(request)
-    assert request.user is not None
-    if not (request.user.writes and request.user.owns(owner)):
-        raise Refused(403, f'You don\'t have the rights to create a repository under the namespace "{owner}"')
+    if request.user is None:
+        raise Refused(401, "Invalid username or password.")
+    key = key_of(request.json, request.user.name)
     repo = Repo(key, private=request.json.get("visibility") == "private")
+    if not repo.writable(request.user):
+        raise Refused(403, f'You don\'t have the rights to create a repository under the namespace "{repo.owner}"')
     url = f"{hub.url}/{repo.page}"
     if key in hub.repos:
         raise Refused(409, f"You already created this {repo.type} repo: {repo.name}", url=url)
@@ -33,8 +33,7 @@ def create(hub: Hub, request: Request) -> Answer:
 
 
 def delete(hub: Hub, request: Request) -> Answer:
-    _, key = _named(request)
-    del hub.repos[hub.writable(request, key).key]
+    del hub.repos[hub.writable(request, key_of(request.json, request.user.name if request.user else "")).key]
     return Answer(200)
 
 
@@ -101,7 +100,7 @@ def commit(hub: Hub, request: Request, repo: str, revision: str) -> Answer:
     ref = revision if revision.startswith("refs/") else f"refs/heads/{revision}"
     it = hub.contributable(request, repo, ref)
     assert request.user is not None
-    if ref not in it.refs:
+    if ref not in it.refs or ref.startswith("refs/tags/"):
         raise Refused(404, f"Invalid rev id: {revision}", "RevisionNotFound")
     header, *operations = [(line["key"], line["value"]) for line in map(json.loads, request.body.splitlines())]
     title, description = header[1]["summary"], header[1].get("description", "")
