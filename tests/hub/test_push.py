@@ -391,6 +391,19 @@ def test_somebody_opens_the_repository_meanwhile(hub: LoopbackHub, token: str, f
     assert published(hub) == {}
 
 
+def test_somebody_opens_the_gate_meanwhile(hub: LoopbackHub, token: str, folder) -> None:
+    target = Target(REPO, public=True, gate="manual")
+
+    def change(remote: Remote) -> Change:
+        hub.repo(REPO).gated = False
+        return Change(folder(FIRST))
+
+    with pytest.raises(PublishError, match="somebody opened the gate of me/toys during the push"):
+        push(target, change, message="a variant", note=Notes())
+    assert hub.repo(REPO).private
+    assert done(folder(FIRST), target).gated == "manual" and not hub.repo(REPO).private
+
+
 def test_a_push_that_was_given_up_goes_on_where_it_stopped(hub: LoopbackHub, token: str, folder) -> None:
     hub.fail("POST", "/commit/", 503)
     with pytest.raises(PublishError, match="HTTP 503 for me/toys, 8 times in a row; push again later: what has been uploaded is not sent"):
