@@ -118,7 +118,11 @@ def open_up(api: HfApi, target: Target, patience: Patience) -> Found:
     if there is None:
         raise PublishError(f"{target.repo} is gone; somebody deleted or renamed it during the push")
     check(target, there)
-    if target.public and there.private and not target.create_pr:
+    if target.create_pr:
+        return there
+    if STRENGTH[there.gate] < STRENGTH[target.gate]:
+        raise PublishError(f"somebody opened the gate of {target.repo} during the push; push again, which closes it")
+    if target.public and there.private:
         gate = there.gate
         return _set(api, target, patience, lambda now: not now.private and now.gate == gate, "public", private=False)
     return there

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import constants, get_session
+from huggingface_hub.utils import are_progress_bars_disabled
 
 from hf_datadiet.errors import PublishError
 from hf_datadiet.hub import patience
@@ -124,6 +125,16 @@ def test_a_second_push_of_the_same_sends_nothing(hub: LoopbackHub, token: str, f
         "evidence/run.json",
         "scores/train-00000-of-00001.parquet",
     }
+
+
+def test_bars_are_shown_or_not(hub: LoopbackHub, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The tests have them off from outside.
+    monkeypatch.setattr(sys.modules["huggingface_hub.utils.tqdm"], "HF_HUB_DISABLE_PROGRESS_BARS", None)
+    seen = []
+    for bars in (True, False, True):
+        change = lambda remote: seen.append(are_progress_bars_disabled()) or Change({})  # noqa: E731
+        push(Target(REPO), change, message="nothing", note=Notes(), bars=bars)
+    assert seen == [False, True, False]
 
 
 def test_a_gitignore_of_the_repository_leaves_nothing_out(hub: LoopbackHub, token: str) -> None:
@@ -237,6 +248,10 @@ def test_a_pull_request_touches_nothing_else(hub: LoopbackHub, monkeypatch: pyte
     assert done(folder(FIRST), target) == replace(pushed, changed=False) and writes(hub) == sent, "an open one is enough"
     other = done(folder(SECOND), target)
     assert other.changed and (other.pull_request or "").endswith("/2")
+    hub.requests.clear()
+    named = push(target, lambda remote: Change(folder(SECOND)), message="another name\nand more", note=Notes())
+    assert named.changed and (named.pull_request or "").endswith("/3")
+    assert not any("refs/pr" in path for _, path in hub.requests), "only those of the same name are looked into"
 
 
 def test_what_is_not_for_everybody_is_not_proposed_in_public(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, folder) -> None:
@@ -252,7 +267,8 @@ def test_what_is_not_for_everybody_is_not_proposed_in_public(hub: LoopbackHub, m
     assert writes(hub) == []
     hub.commit("team/toys", {"a.txt": b"a"}, access="private")
     hub.log_in(monkeypatch, hub.user("me", orgs=["team"]))
-    assert done(folder(FIRST), replace(target, repo="team/toys")).pull_request
+    pushed = done(folder(FIRST), replace(target, repo="team/toys", gate="manual"))
+    assert pushed.pull_request and pushed.private and pushed.gated is None and not hub.repo("team/toys").gated
 
 
 # What goes wrong, and passes.
@@ -361,6 +377,31 @@ def test_somebody_else_pushes_meanwhile(hub: LoopbackHub, token: str, folder) ->
     card = b"---\nlicense: mit\n---\ntheirs 1\ntheirs 2\nours\n"
     assert published(hub) == {**FIRST, "README.md": card, "1.txt": b"theirs", "2.txt": b"theirs"}
     assert pushed.sha == hub.history(REPO)[-1].sha
+
+
+def test_somebody_opens_the_repository_meanwhile(hub: LoopbackHub, token: str, folder) -> None:
+    hub.fail("POST", "/commit/", 503, times=1)
+
+    def change(remote: Remote) -> Change:
+        hub.repo(REPO).private = False
+        return Change(folder(FIRST))
+
+    with pytest.raises(PublishError, match="me/toys is public"):
+        push(Target(REPO), change, message="a variant", note=Notes())
+    assert published(hub) == {}
+
+
+def test_somebody_opens_the_gate_meanwhile(hub: LoopbackHub, token: str, folder) -> None:
+    target = Target(REPO, public=True, gate="manual")
+
+    def change(remote: Remote) -> Change:
+        hub.repo(REPO).gated = False
+        return Change(folder(FIRST))
+
+    with pytest.raises(PublishError, match="somebody opened the gate of me/toys during the push"):
+        push(target, change, message="a variant", note=Notes())
+    assert hub.repo(REPO).private
+    assert done(folder(FIRST), target).gated == "manual" and not hub.repo(REPO).private
 
 
 def test_a_push_that_was_given_up_goes_on_where_it_stopped(hub: LoopbackHub, token: str, folder) -> None:
@@ -506,6 +547,7 @@ def test_a_file_does_not_take_the_place_of_a_folder(hub: LoopbackHub, token: str
         done({"a": b"a", "a/b": b"b"})
     done({"scores/a.txt": b"a", "keep": b"a"}, deletes=("scores", "keep/a.txt"))
     assert published(hub) == {"scores/a.txt": b"a", "keep": b"a"}
+    assert re.findall(rb'"key": "(\w+)"', hub.sent[-3]) == [b"header", b"deletedFile", b"deletedFile", b"file", b"file"]
 
 
 def test_a_folder_is_never_deleted_as_a_whole(hub: LoopbackHub, token: str) -> None:
