@@ -99,6 +99,7 @@ def publish_run(
     selections = [folder.load_selection(name) for name in folder.selections()]
     _check(recipe, selections, table, asked)
     origin = origin_of(table.source, recipe.source, ask=asked.push or asked.dry_run)
+    target = Target(asked.to, public=asked.public, gate=origin.gate, create_pr=asked.create_pr)
     may_publish(
         source_card(origin.card, table.source.name, table.source.revision or "main").license,
         public=asked.public,
@@ -112,7 +113,6 @@ def publish_run(
     tree = asked.out or folder.path / "published"
     with _appearing(tree) as temporary:
         content = _write(folder, recipe, report, asked, origin, session, selections, temporary, note)
-    target = Target(asked.to, public=asked.public, gate=origin.gate, create_pr=asked.create_pr)
     change = partial(_change, tree, content)
     configs = {SCORES: content.publication.scores, **content.publication.variants}
     if asked.dry_run:
