@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets import DatasetInfo
+from datasets import Dataset, DatasetDict, DatasetInfo
 
 from hf_datadiet import registry
 from hf_datadiet.card import to_card
@@ -29,16 +29,18 @@ from hf_datadiet.hub.card import config_info, metadata, source_card
 from hf_datadiet.hub.files import write_shards
 from hf_datadiet.hub.licence import may_publish
 from hf_datadiet.hub.merging import merged
+from hf_datadiet.hub.opening import in_memory
 from hf_datadiet.hub.origin import Origin, origin_of
 from hf_datadiet.hub.published import EVIDENCE, SCORES, require_config_name, scores_dataset, variant_splits
 from hf_datadiet.hub.push import Change, Planned, Pushed, Remote, Target, planned, push
-from hf_datadiet.hub.source import Pinned
+from hf_datadiet.hub.source import Pinned, pin_again
 from hf_datadiet.publication import Publication
 from hf_datadiet.recipe import Recipe
+from hf_datadiet.recipe_yaml import kept_recipe
 from hf_datadiet.records import Report, ScoreTable, Selection
+from hf_datadiet.reporting import report_run
 from hf_datadiet.showcase import ends
 from hf_datadiet.store import RunFolder
-from hf_datadiet.training.session import Session, open_session
 
 CARD, PUBLICATION, MANIFEST = "README.md", f"{EVIDENCE}/publication.json", f"{EVIDENCE}/manifest.json"
 
@@ -80,17 +82,45 @@ class Published:
     planned: tuple[Planned, ...] = ()
 
 
+def publish_dataset(
+    run: str | Path,
+    to: str,
+    *,
+    push: bool = False,
+    public: bool = False,
+    ids_only: bool = False,
+    i_may_share: str | None = None,
+    examples: bool | None = None,
+    models: bool = False,
+    create_pr: bool = False,
+    dry_run: bool = False,
+    prefix: str = "",
+    out: str | Path | None = None,
+    dataset: Dataset | DatasetDict | None = None,
+    test: Dataset | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Published:
+    """Publish the scores and selections of a run folder with their evidence; without `push` they are written to a folder.
+
+    As `hf-datadiet publish`: the keywords are its options. `dataset` and `test`: the source of a run that was begun in Python. `options`:
+    where another source lies now, for example {"source.path": FOLDER}. Errors as in `publish_run`.
+    """
+    folder = RunFolder(run)
+    folder.require()
+    recipe = kept_recipe(folder.path, [f"{key}={json.dumps(value)}" for key, value in (options or {}).items()])
+    asked = Asked(to, push, public, ids_only, i_may_share, examples, models, create_pr, dry_run, prefix, None if out is None else Path(out))
+    return publish_run(folder, recipe, asked, given=in_memory(recipe.source.split, dataset, test))
+
+
 def publish_run(
     folder: RunFolder,
     recipe: Recipe,
-    report: Report,
     asked: Asked,
     *,
-    command: str,
-    allow_plugins: bool = False,
+    given: Mapping[str, Dataset] | None = None,
     note: Callable[[str], None] = notice,
 ) -> Published:
-    """Write the tree of a reported run, and push it if that is asked.
+    """Write the report of a run anew, then the tree, and push it if that is asked. `given`: the splits of a source in memory.
 
     Raises `PublishError` for what must not be published (licence, gate, privacy), before anything is written, and for what the Hub
     refuses; `RecipeError` for a run that cannot be published at all.
@@ -109,10 +139,11 @@ def publish_run(
         source_gated=origin.gate is not None,
         gated=True,  # the gate of the source goes along
     )
-    session = open_session(recipe, folder, command=command, claim=False, allow_plugins=allow_plugins)
+    pinned = pin_again(recipe.source, table.source, folder.skipped(), given)
+    report = report_run(recipe, folder)
     tree = asked.out or folder.path / "published"
     with _appearing(tree) as temporary:
-        content = _write(folder, recipe, report, asked, origin, session, selections, temporary, note)
+        content = _write(folder, recipe, report, asked, origin, pinned, selections, temporary, note)
     change = partial(_change, tree, content)
     configs = {SCORES: content.publication.scores, **content.publication.variants}
     if asked.dry_run:
@@ -168,14 +199,14 @@ def _write(
     report: Report,
     asked: Asked,
     origin: Origin,
-    session: Session,
+    pinned: Pinned,
     selections: Sequence[Selection],
     tree: Path,
     note: Callable[[str], None],
 ) -> _Content:
     """All files of a new tree, and what its card is made of."""
     table, evidence = folder.load_scores(), tree / EVIDENCE
-    infos = _write_configs(table, selections, session.pinned, asked, tree, recipe.source.on_bad_row == "skip", note)
+    infos = _write_configs(table, selections, pinned, asked, tree, recipe.source.on_bad_row == "skip", note)
     write_evidence(folder, table, evidence, labels=not asked.ids_only)
     shown = asked.examples if asked.examples is not None else origin.private is False and origin.gate is None and not asked.ids_only
     headline = next(name for name, column in table.columns.items() if name == column.score)
@@ -196,7 +227,7 @@ def _write(
         prefix=asked.prefix,
         definitions=registry.definitions("scorers", recipe.score.scores),
         strategies=registry.definitions("selectors", sorted({selection.strategy for selection in selections})),
-        examples=(ends(session.pinned, table, headline, evidence / "examples", f"{EVIDENCE}/examples"),) if shown else (),
+        examples=(ends(pinned, table, headline, evidence / "examples", f"{EVIDENCE}/examples"),) if shown else (),
         pictures=tuple(sorted(f"{EVIDENCE}/{path.relative_to(evidence)}" for path in evidence.glob("pictures/*.png"))),
     )
     about = metadata(

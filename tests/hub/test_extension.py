@@ -37,7 +37,7 @@ def hf(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_what_the_installation_looks_for() -> None:
-    """A repository hf-NAME whose package has a console script of that name; a description on a line of its own; no built-in of that name."""
+    """A repository hf-NAME whose package has a console script of that name, and a description on a line of its own."""
     about = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert about["project"]["scripts"] == {"hf-datadiet": "hf_datadiet.cli:main"} and about["project"]["name"] == "hf-datadiet"
     lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()

@@ -16,7 +16,7 @@ import pytest
 
 from hf_datadiet.durable import read_parquet, read_record, write_parquet, write_record
 from hf_datadiet.errors import PublishError
-from hf_datadiet.verify import verify_publication
+from hf_datadiet.verify import _changed_files, verify_publication
 from tests.hub.server import LoopbackHub
 
 Call = Callable[..., tuple[Any, str, str]]
@@ -229,15 +229,31 @@ def test_one_change_is_found(altered: Callable[[Path], None], tree: Path, image_
 
 
 def test_files_that_are_lost_or_cut_off(tree: Path) -> None:
+    def changed() -> tuple[str, ...]:
+        return next(_changed_files(tree)).details
+
     for path in sorted(
         path for path in tree.rglob("*") if path.is_file() and path.name not in ("README.md", "publication.json", "manifest.json")
     ):
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2])
-        assert f"{path.relative_to(tree)} was changed" in differing(tree)["files are as they were written"]
+        assert changed() == (f"{path.relative_to(tree)} was changed",)
         path.unlink()
-        try:
-            assert f"{path.relative_to(tree)} is missing" in differing(tree)["files are as they were written"]
-        except PublishError as error:
-            assert path.name == "scores.json" and "no hf_datadiet publication lies there" in str(error)
+        assert changed() == (f"{path.relative_to(tree)} is missing",)
         path.write_bytes(content)
+    assert changed() == ()
+    # Whatever is read of what is left is named, and is no traceback.
+    for name, fault in {
+        "evidence/recipe.yaml": "records are whole",
+        "evidence/fitted.json": "records are whole",
+        "evidence/evaluations/main/evaluation.json": "records are whole",
+        "scores/train-00000-of-00001.parquet": "records are whole",
+        "evidence/publication.json": "records fit together",
+    }.items():
+        content = (tree / name).read_bytes()
+        (tree / name).write_bytes(b"{}")
+        assert fault in differing(tree), name
+        (tree / name).write_bytes(content)
+    (tree / "evidence" / "scores.json").unlink()
+    with pytest.raises(PublishError, match="no hf_datadiet publication lies there"):
+        verify_publication(tree)
