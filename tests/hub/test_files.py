@@ -122,11 +122,19 @@ def test_a_split_of_any_name_is_found_again(form: Any, names: tuple[str, ...], t
 
 @pytest.mark.parametrize("name", ["all", "tr-ain"])
 def test_a_split_that_could_not_be_read_again_is_not_written(name: str, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=f"load_dataset takes no split named '{name}', .*; use --write disk"):
+    with pytest.raises(RecipeError, match=f"load_dataset takes no split named '{name}', .*; rename it, or use --write disk"):
         write_splits({name: pictures(3)}, tmp_path / "toys", "parquet")
     assert not (tmp_path / "toys").exists()
     write_splits({name: pictures(3)}, tmp_path / "toys", "disk")
     assert len(read(tmp_path / "toys", "disk")[name]) == 3
+
+
+@FORMS
+@pytest.mark.parametrize("name", ["../train", "/train", "a/b", "..", "a\\b"])
+def test_no_split_leads_out_of_the_folder(form: Any, name: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"no split named|the name of a path"):
+        write_splits({"test": pictures(3), name: pictures(3)}, tmp_path / "out" / "toys", form)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_many_batches_and_a_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
