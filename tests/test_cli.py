@@ -17,7 +17,7 @@ import yaml
 from datasets import DatasetDict, load_dataset, load_from_disk
 
 import hf_datadiet
-from hf_datadiet import cli, ending
+from hf_datadiet import cli, ending, typed
 from hf_datadiet.scorers.base import BatchScore
 from hf_datadiet.store import RunFolder
 from tests.synthetic import pictures
