@@ -44,7 +44,9 @@ def tune_run(session: Session, spec: PruneSpec, *, progress: bool = True, allow_
     folder = session.folder
     _require_free(folder, spec.name)
     comparison = compared(folder.load_scores(), spec, session.provenance, allow_plugins=allow_plugins)
-    recipe = replace(session.recipe, evaluate=replace(session.recipe.evaluate, name=spec.name, seeds=comparison.asked.seeds, keep_weights=False))
+    recipe = replace(
+        session.recipe, evaluate=replace(session.recipe.evaluate, name=spec.name, seeds=comparison.asked.seeds, keep_weights=False)
+    )
     trials = replace(session, recipe=recipe, folder=folder.tunings, pinned=without_test(session.pinned, comparison.validation))
     trials.folder.save_tuning(spec.name, comparison.record)
     table = judge(trials, list(comparison.selections.values()), progress=progress, beside=False)

@@ -137,7 +137,9 @@ def test_weights_of_another_training_are_not_taken_for_this_ones(folder: Path, w
     """As if the arm's file had been removed, and made anew from other rows."""
     path = RunFolder(folder).weights_path("main", "keep-50", SEED)
     write_safetensors(path, weights(whole), {"arm": "keep-50", "seed": SEED, "predictions": "sha256:other"})
-    with pytest.raises(RecipeError, match=r"no weights of keep-50, evaluation main; evaluate again \(hf-datadiet evaluate .*keep_weights=true"):
+    with pytest.raises(
+        RecipeError, match=r"no weights of keep-50, evaluation main; evaluate again \(hf-datadiet evaluate .*keep_weights=true"
+    ):
         weights(folder)
     run(folder, **KEEPING)
     assert ("keep-50", SEED) in trained and alike(weights(folder), weights(whole))
@@ -168,9 +170,10 @@ def test_killed_between_the_weights_and_the_result(
             raise KeyboardInterrupt
         write(path, *given, **named)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(store, "write_safetensors", dying)
-        run(folder, **KEEPING)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, **KEEPING)
     assert files(folder) == KEPT[:1] and RunFolder(folder).trained("main") == {}, "weights alone are no result"
     run(folder, **KEEPING)
     assert trained[:3] == [("full", SEED), ("full", SEED), "goes on after epoch 1"]
@@ -187,9 +190,10 @@ def test_a_repeated_training_goes_on_where_it_was_stopped(
             raise KeyboardInterrupt
         alive(unit)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(Unfinished, "alive", dying)
-        run(folder, **KEEPING)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, **KEEPING)
     assert trained == [("full", SEED)]
     run(folder, **KEEPING)
     assert trained[1:] == [("full", SEED), "goes on after epoch 1", ("keep-50", SEED)]
