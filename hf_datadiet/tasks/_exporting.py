@@ -23,6 +23,9 @@ from hf_datadiet.tasks._transformers import FOLDERS, is_a_type, reason_of
 
 WITHOUT = "publish without --push-models"
 
+OF_THIS_MACHINE = ("name_or_path", "_name_or_path", "is_local", "local_files_only")
+"""Keys of configurations that say where, and how, something was read here."""
+
 
 def filled(net: nn.Module, weights: Mapping[str, NDArray[Any]], model: str) -> nn.Module:
     """The model in eval mode with the weights that its training kept; `PublishError` if they are another one's."""
@@ -70,12 +73,16 @@ def require_same(net: nn.Module, read: Callable[[], nn.Module], inputs: Inputs, 
 
 
 def without_places(target: Path) -> None:
-    """Take out of the folder's configurations where this machine had the files from."""
+    """Take out of the folder's configurations where this machine had the files from; transformers leaves some of it there."""
     for path in target.glob("*config.json"):
         values = json.loads(path.read_text(encoding="utf-8"))
-        kept = {key: value for key, value in values.items() if not key.endswith(("name_or_path", "_file"))}
+        kept = {key: value for key, value in values.items() if key not in OF_THIS_MACHINE and not _is_place(value)}
         if kept != values:
             path.write_text(json_text(kept), encoding="utf-8")
+
+
+def _is_place(value: Any) -> bool:
+    return isinstance(value, str) and Path(value).is_absolute() and len(Path(value).parts) > 2
 
 
 def shown_name(model: str, net: nn.Module) -> str:
