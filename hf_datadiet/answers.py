@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,11 @@ from hf_datadiet.store import RunFolder
 from hf_datadiet.trainings import State, Training
 
 if TYPE_CHECKING:
+    from hf_datadiet.hub.push import Planned, Pushed
+    from hf_datadiet.publish import Published
     from hf_datadiet.suspects import Suspects
     from hf_datadiet.training.estimate import Forecast
+    from hf_datadiet.verify import Verification
 
 Form: TypeAlias = Literal["text", "json", "csv"]
 
@@ -132,6 +136,63 @@ def _suspect_cell(name: str, value: Any) -> str:
     return number(value, 3) if name == "p_label" else short(value) if name == "score" else str(value)
 
 
+def of_publication(found: Published) -> Answer:
+    """What was written, what was sent, and how it is used."""
+    lines = [f"tree      {found.tree}", f"configs   {', '.join(found.configs)}"]
+    for plan in found.planned:
+        lines += ["", *_plan(plan)]
+    for pushed in found.pushed:
+        lines.append(_pushed(pushed))
+    place = found.to if found.pushed else str(found.tree)
+    name = next((name for name in found.configs if name != "scores"), "scores")
+    if found.pushed or not found.planned:
+        lines.append(f'load      load_dataset("{place}", "{name}")')
+        lines.append(f"next      hf-datadiet verify {shlex.quote(place)}")
+    data = {
+        "to": found.to,
+        "tree": str(found.tree),
+        "configs": {name: dict(rows) for name, rows in found.configs.items()},
+        "planned": [_planned(plan) for plan in found.planned],
+        "pushed": [dataclasses.asdict(pushed) for pushed in found.pushed],
+    }
+    return Answer("\n".join(lines), data)
+
+
+def _plan(plan: Planned) -> list[str]:
+    sent = [operation for operation in plan.operations if operation.kind in ("add", "replace")]
+    who = "private" if plan.private else "public"
+    gate = f", gated ({plan.gated})" if plan.gated else ""
+    head = f"{plan.repo}: {'would be created, ' if plan.creates else ''}{who}{gate}"
+    about = [f"what lies there is not known: {plan.unknown}"] if plan.unknown else []
+    rows = [[operation.kind, str(operation.size), operation.path] for operation in plan.operations]
+    total = f"{len(sent)} files of {sum(operation.size for operation in sent)} bytes would be sent in one commit; nothing was"
+    return [head, *about, table(["what", "bytes", "file"], rows), total]
+
+
+def _planned(plan: Planned) -> dict[str, Any]:
+    listed = [{"path": each.path, "size": each.size, "kind": each.kind} for each in plan.operations]
+    shown = {name: getattr(plan, name) for name in ("repo", "creates", "private", "gated", "unknown")}
+    return {**shown, "operations": listed}
+
+
+def _pushed(pushed: Pushed) -> str:
+    what = "pushed" if pushed.changed else "the same"
+    who = ("private" if pushed.private else "public") + (f", gated ({pushed.gated})" if pushed.gated else "")
+    where = f"pull request {pushed.pull_request}" if pushed.pull_request else f"{pushed.url} at {pushed.sha}"
+    return f"{what:8}  {where} ({who})" + ("" if pushed.changed else "; nothing had to be sent")
+
+
+def of_verification(found: Verification) -> Answer:
+    """What was looked at, and what differs."""
+    marks = {"holds": "holds  ", "differs": "DIFFERS", "not verifiable": "unknown"}
+    lines = [f"{found.name}{f' at {found.revision}' if found.revision else ''}", ""]
+    for check in found.checks:
+        lines += [f"{marks[check.state]}  {check.what}", *(f"         {detail}" for detail in check.details)]
+    differs = sum(check.state == "differs" for check in found.checks)
+    lines += ["", f"{differs} of {len(found.checks)} checks differ" if differs else "nothing that data can prove differs"]
+    return Answer("\n".join(lines), {**dataclasses.asdict(found), "holds": found.holds})
+
+
 def of_catalogue(shelf: str, found: Mapping[str, str]) -> Answer:
     """Names and meanings, one a line."""
     width = max(map(len, found), default=0)
@@ -143,7 +204,7 @@ def of_status(status: Status) -> Answer:
     """How far a run has come."""
     lines = [
         f"run         {status.run}: {status.model} on {status.source}",
-        f"seeds       {_count(status.seeds)}{_others(status.seeds)}",
+        f"seeds       {_count(status.seeds)}{_others(status.seeds)}" if status.taken is None else f"taken       from {status.taken}",
         f"scores      {', '.join(status.scores) or 'none yet'}",
         f"selections  {', '.join(f'{name} ({kept} rows)' for name, kept in status.selections.items()) or 'none yet'}",
     ]

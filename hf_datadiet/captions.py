@@ -7,7 +7,8 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from hf_datadiet.cells import literal, short
+from hf_datadiet.cells import short
+from hf_datadiet.escaping import literal
 from hf_datadiet.records import Report
 
 Picture = Mapping[str, Any]
@@ -23,9 +24,10 @@ def pictures_of(report: Report, kind: str, evaluation: str | None = None) -> str
 def _picture(picture: Picture) -> str:
     shows, reading = WORDS["spread" if picture["kind"] == "histogram" and not picture["selections"] else picture["kind"]]
     image, *others = picture["files"]
-    also = " and ".join(f"[{PurePosixPath(name).suffix[1:].upper()}]({quote(name)})" for name in others)
+    forms = " and ".join(f"[{PurePosixPath(name).suffix[1:].upper()}]({quote(name)})" for name in others)
+    also = f" Also as {forms}." if forms else ""
     more = f" {picture['n_more']} more selections are not shown." if picture.get("n_more") else ""
-    return f"![{literal(shows(picture))}]({quote(image)})\n\n{reading}{more} Also as {also}."
+    return f"![{literal(shows(picture))}]({quote(image)})\n\n{reading}{more}{also}"
 
 
 def _histogram(picture: Picture) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
+
+from hf_datadiet.escaping import Markdown, inline
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, padded so that it reads as plain text; numbers to the right."""
-    cells = [[_escape(cell) for cell in row] for row in [head, *rows]]
+    """A Markdown table, padded so that it reads as plain text; numbers to the right. Cells are words of the data, or `Markdown`."""
+    cells = [[cell if isinstance(cell, Markdown) else inline(cell) for cell in row] for row in [head, *rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     right = [all(_is_numeric(row[column]) for row in cells[1:]) and len(cells) > 1 for column in range(len(head))]
     lines = [
@@ -24,10 +25,6 @@ def _pad(cell: str, width: int, right: bool) -> str:
 
 def _is_numeric(cell: str) -> bool:
     return cell == "-" or cell.strip("+-%. 0123456789") == ""
-
-
-def _escape(text: str) -> str:
-    return " ".join(text.splitlines()).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def number(value: float | None, places: int) -> str:
@@ -63,8 +60,3 @@ def interval(low: float | None, high: float | None) -> str:
 def signed_interval(low: float | None, high: float | None) -> str:
     """The ends of a difference."""
     return "-" if low is None else f"{signed(low, 2)} to {signed(high, 2)}"
-
-
-def literal(text: str) -> str:
-    """Words of the data within a line of Markdown, where none of their signs means anything."""
-    return re.sub(r"([\\`*_\[\]<>&$~|])", r"\\\1", " ".join(text.split()))

@@ -21,9 +21,9 @@ def claim(folder: Path, wanted: Mapping[str, Any]) -> None:
     if all(found.get(key) == wanted[key] for key in ("source_digest", "test_digest")):
         # Another commit with the same content is the same source.
         found["source_revision"] = wanted["source_revision"]
-    differences = _differences(found, wanted)
-    if differences:
-        raise StaleRecordError(f"{folder} holds another run ({'; '.join(differences)}); choose another --out or delete the folder")
+    other = differences(found, wanted)
+    if other:
+        raise StaleRecordError(f"{folder} holds another run ({'; '.join(other)}); choose another --out or delete the folder")
 
 
 def is_claimed(folder: Path) -> bool:
@@ -49,12 +49,10 @@ def require_marker(folder: Path) -> None:
         raise DamagedError(folder / MARKER, GONE, REMEDY)
 
 
-def _differences(found: Any, wanted: Any, at: str = "") -> list[str]:
-    """Lines such as "score.epochs: 6 there, 10 asked", for nested plain values."""
+def differences(found: Any, wanted: Any, at: str = "") -> list[str]:
+    """What is other in the identity of a run than asked: lines such as "score.epochs: 6 there, 10 asked", for nested plain values."""
     if isinstance(found, dict) and isinstance(wanted, dict):
         return [
-            line
-            for key in sorted({*found, *wanted})
-            for line in _differences(found.get(key), wanted.get(key), f"{at}.{key}" if at else key)
+            line for key in sorted({*found, *wanted}) for line in differences(found.get(key), wanted.get(key), f"{at}.{key}" if at else key)
         ]
     return [] if found == wanted else [f"{at}: {found} there, {wanted} asked"]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,16 +13,18 @@ import click
 from hf_datadiet import answers, completion
 from hf_datadiet.arms import drawn_arms
 from hf_datadiet.catalogue import SHELVES, Shelf, catalogue, copy_recipe, recipes_folder, shipped
+from hf_datadiet.cli_hub import publish, verify
 from hf_datadiet.durable import notice
 from hf_datadiet.ending import MISTAKE, ended, first, one_line
 from hf_datadiet.errors import DamagedError, RecipeError
 from hf_datadiet.options import FORM, NUM_PROCESSES, OVERRIDES, PLUGINS, RECIPE, RUN, SHARE, TABLE_FORM, with_recipe
 from hf_datadiet.recipe import PruneSpec, Recipe
-from hf_datadiet.recipe_yaml import kept_recipe, load_recipe, recipe_from
+from hf_datadiet.recipe_yaml import load_recipe, recipe_from
 from hf_datadiet.records import AUTO
 from hf_datadiet.reporting import report_run
 from hf_datadiet.status import status_of
 from hf_datadiet.store import RunFolder
+from hf_datadiet.typed import command, recipe_of, say
 
 if TYPE_CHECKING:
     from hf_datadiet.training.session import Session
@@ -65,8 +65,8 @@ def run(recipe: Path, dry_run: bool, num_processes: int | None, allow_plugins: b
     from hf_datadiet.training.session import claimed, open_session
     from hf_datadiet.tune import tune_run
 
-    command = _command()
-    session = open_session(loaded, folder, command=command, claim=False, allow_plugins=allow_plugins)
+    typed = command()
+    session = open_session(loaded, folder, command=typed, claim=False, allow_plugins=allow_plugins)
     rehearse(session, loaded.prune, allow_plugins=allow_plugins)
     session = claimed(session)
     score_run(session)
@@ -75,7 +75,7 @@ def run(recipe: Path, dry_run: bool, num_processes: int | None, allow_plugins: b
         if spec.strategy == AUTO:
             spec, evidence = tune_run(session, spec, allow_plugins=allow_plugins)
         if session.processes.main:
-            prune_run(folder, spec, command=command, evidence=evidence, allow_plugins=allow_plugins)
+            prune_run(folder, spec, command=typed, evidence=evidence, allow_plugins=allow_plugins)
     session.processes.wait()
     evaluate_run(session)
     _report(session, form)
@@ -87,10 +87,12 @@ def run(recipe: Path, dry_run: bool, num_processes: int | None, allow_plugins: b
 @SHARE
 @click.option("--from-logits", "logits", metavar="FILE", multiple=True, help="Train nothing: [E, N, C] in .npy, or .parquet; one per seed.")
 @click.option("--labels", type=click.Path(path_type=Path), help="With --from-logits FILE.npy: the labels, integers [N] in .npy.")
+@click.option("--from-hub", "published", metavar="REPO[@REVISION]", help="Train nothing: take the scores that were published there.")
 def score(
     recipe: Path | None,
     logits: tuple[str, ...],
     labels: Path | None,
+    published: str | None,
     dry_run: bool,
     num_processes: int | None,
     share: tuple[int, int],
@@ -98,13 +100,17 @@ def score(
     form: answers.Form,
     **where: Any,
 ) -> None:
-    """Train the scoring seeds that are missing and write scores.parquet; or score logits that are there already."""
+    """Train the scoring seeds that are missing and write scores.parquet; or take logits, or scores, that are there already."""
+    of_trainings = dry_run or num_processes or share != (1, 1) or where["limit"] is not None or where["on_bad_row"] is not None
+    if of_trainings and (logits or published is not None):
+        words = "--limit, --on-bad-row, --num-processes, --share and --dry-run are for trainings"
+        raise RecipeError(f"{words}; leave them out with --from-{'logits' if logits else 'hub'}")
+    if published is not None:
+        if logits or labels is not None:
+            raise RecipeError("--from-hub takes scores and --from-logits computes them; give one of them")
+        return _take_scores(published, recipe, where["overrides"], where["out"], allow_plugins, form)
     if logits:
         words = [*([str(recipe)] if recipe else []), *where["overrides"]]
-        if dry_run or num_processes or share != (1, 1) or where["limit"] is not None or where["on_bad_row"] is not None:
-            raise RecipeError(
-                "--limit, --on-bad-row, --num-processes, --share and --dry-run are for trainings; leave them out with --from-logits"
-            )
         return _score_logits(logits, labels, words, where["out"] or Path("runs") / Path(logits[0]).stem, allow_plugins, form)
     if labels is not None:
         raise RecipeError("--labels goes with --from-logits FILE; the labels of a RECIPE are a column of its source")
@@ -117,7 +123,7 @@ def score(
     from hf_datadiet.score import score_run
     from hf_datadiet.training.session import open_session
 
-    session = open_session(loaded, folder, command=_command(), allow_plugins=allow_plugins, share=share)
+    session = open_session(loaded, folder, command=command(), allow_plugins=allow_plugins, share=share)
     _report(session, form, complete=score_run(session) is not None)
 
 
@@ -187,15 +193,13 @@ def prune(
         raise RecipeError("--num-processes is for trainings, and only strategy auto trains here; leave it out")
     if not speaks:
         return
-    selection = choose(kept, spec, command=_command(), evidence=evidence, allow_plugins=allow_plugins)
+    selection = choose(kept, spec, command=command(), evidence=evidence, allow_plugins=allow_plugins)
     # Before the selection, so that a dataset that cannot be written leaves nothing behind.
     written = (
-        write_pruned(kept, _recipe_of(kept, overrides), selection, form=write, prefix=prefix, allow_plugins=allow_plugins)
-        if write
-        else None
+        write_pruned(kept, recipe_of(kept, overrides), selection, form=write, prefix=prefix, allow_plugins=allow_plugins) if write else None
     )
     kept.save_selection(selection)
-    _say(answers.of_selection(kept, selection, written), form)
+    say(answers.of_selection(kept, selection, written), form)
 
 
 @commands.command()
@@ -214,14 +218,14 @@ def evaluate(
     other = [word for word in overrides if not word.startswith(("evaluate", "source.", "tracker=", "parallel="))]
     if other:
         raise RecipeError(f"{other[0]} has no effect on what was scored; only evaluate.KEY=VALUE can be set, or where the source lies")
-    recipe = _recipe_of(kept, overrides)
+    recipe = recipe_of(kept, overrides)
     if num_processes is not None:
         kept.to_judge()
     _share_out(num_processes, recipe, kept, allow_plugins)
     from hf_datadiet.evaluate import evaluate_run
     from hf_datadiet.training.session import open_session
 
-    session = open_session(recipe, kept, command=_command(), allow_plugins=allow_plugins, share=share)
+    session = open_session(recipe, kept, command=command(), allow_plugins=allow_plugins, share=share)
     _report(session, form, complete=evaluate_run(session) is not None)
 
 
@@ -242,10 +246,10 @@ def inspect(folder: Path, overrides: tuple[str, ...], top: int, score: str | Non
     other = [word for word in overrides if not word.startswith("source")]
     if other:
         raise RecipeError(f"{other[0]} has no effect on what was scored; only source.KEY=VALUE can be set, where the source lies")
-    found = suspects_of(kept, _recipe_of(kept, overrides), top=top, score=score)
+    found = suspects_of(kept, recipe_of(kept, overrides), top=top, score=score)
     for note in found.notes if first() else ():
         notice(note)
-    _say(answers.of_suspects(kept, found), form)
+    say(answers.of_suspects(kept, found), form)
 
 
 @commands.command()
@@ -255,7 +259,7 @@ def report(folder: Path, form: answers.Form) -> None:
     """Write report.json and report.md of RUN anew and print the tables."""
     kept = RunFolder(folder)
     kept.require()
-    _say(answers.of_report(kept, report_run(_recipe_of(kept), kept)), form)
+    say(answers.of_report(kept, report_run(recipe_of(kept), kept)), form)
 
 
 @commands.command()
@@ -263,7 +267,7 @@ def report(folder: Path, form: answers.Form) -> None:
 @FORM
 def status(folder: Path, form: answers.Form) -> None:
     """How far RUN has come, and what to do next. Trains nothing, writes nothing."""
-    _say(answers.of_status(status_of(RunFolder(folder))), form)
+    say(answers.of_status(status_of(RunFolder(folder))), form)
 
 
 @commands.command("list")
@@ -271,7 +275,7 @@ def status(folder: Path, form: answers.Form) -> None:
 @FORM
 def list_(shelf: Shelf, form: answers.Form) -> None:
     """Name what there is, each with its meaning."""
-    _say(answers.of_catalogue(shelf, catalogue(shelf)), form)
+    say(answers.of_catalogue(shelf, catalogue(shelf)), form)
 
 
 @commands.command()
@@ -281,12 +285,11 @@ def list_(shelf: Shelf, form: answers.Form) -> None:
 def cp(recipe: Path, target: Path | None, form: answers.Form) -> None:
     """Copy a recipe that comes along, to be edited; nothing is overwritten."""
     copied = str(copy_recipe(recipe, target))
-    _say(answers.Answer(copied, {"recipe": copied}), form)
+    say(answers.Answer(copied, {"recipe": copied}), form)
 
 
-def _say(answer: answers.Answer, form: answers.Form) -> None:
-    if first():
-        click.echo(answer.in_form(form), nl=False)
+commands.add_command(publish)
+commands.add_command(verify)
 
 
 def _share_out(n: int | None, recipe: Recipe, folder: RunFolder, allow_plugins: bool) -> None:
@@ -315,9 +318,9 @@ def _report(session: Session, form: answers.Form, *, complete: bool = True) -> N
     if not session.processes.main:
         return
     if complete:
-        _say(answers.of_report(session.folder, report_run(session.recipe, session.folder)), form)
+        say(answers.of_report(session.folder, report_run(session.recipe, session.folder)), form)
     else:
-        _say(answers.of_status(status_of(session.folder)), form)
+        say(answers.of_status(status_of(session.folder)), form)
 
 
 def _tuned(
@@ -327,10 +330,10 @@ def _tuned(
     from hf_datadiet.training.session import open_session
     from hf_datadiet.tune import require_model, tune_run
 
-    recipe = _recipe_of(folder, overrides)
+    recipe = recipe_of(folder, overrides)
     require_model(recipe)
     _share_out(num_processes, recipe, folder, allow_plugins)
-    session = open_session(recipe, folder, command=_command(), allow_plugins=allow_plugins)
+    session = open_session(recipe, folder, command=command(), allow_plugins=allow_plugins)
     return *tune_run(session, spec, allow_plugins=allow_plugins), session.processes.main
 
 
@@ -348,8 +351,22 @@ def _score_logits(
         )
     names = [scores] if isinstance(scores, str) else scores
     folder = RunFolder(out)
-    score_logits(logits, labels, scores=names, folder=folder, command=_command(), allow_plugins=allow_plugins)
-    _say(answers.of_report(folder, report_run(_recipe_of(folder), folder)), form)
+    score_logits(logits, labels, scores=names, folder=folder, command=command(), allow_plugins=allow_plugins)
+    say(answers.of_report(folder, report_run(recipe_of(folder), folder)), form)
+
+
+def _take_scores(
+    published: str, recipe: Path | None, overrides: Sequence[str], out: Path | None, allow_plugins: bool, form: answers.Form
+) -> None:
+    from hf_datadiet.reuse import reuse_scores
+
+    # Without a recipe the first word may be an override.
+    if recipe is not None and "=" in str(recipe) and not recipe.exists():
+        recipe, overrides = None, [str(recipe), *overrides]
+    loaded = None if recipe is None else _load(recipe, overrides, None, None, None)[0]
+    folder = RunFolder(out or Path("runs") / Path(published.partition("@")[0]).name)
+    reuse_scores(published, folder, recipe=loaded, overrides=overrides, allow_plugins=allow_plugins)
+    say(answers.of_report(folder, report_run(recipe_of(folder), folder)), form)
 
 
 def _load(recipe: Path, overrides: Sequence[str], limit: int | None, out: Path | None, on_bad_row: str | None) -> tuple[Recipe, RunFolder]:
@@ -370,7 +387,7 @@ def _estimate(
     from hf_datadiet.training.session import open_session
 
     to_start(num_processes)
-    session = open_session(recipe, folder, command=_command(), claim=False, allow_plugins=allow_plugins)
+    session = open_session(recipe, folder, command=command(), claim=False, allow_plugins=allow_plugins)
     comparisons = rehearse(session, recipe.prune, allow_plugins=allow_plugins)
     n = len(session.labelled)
     # How many rows pass a threshold is not known before scoring: all of them at most.
@@ -379,21 +396,4 @@ def _estimate(
     arms = {"full": n, **sizes, **{arm.name: arm.size for arm in drawn}} if whole else {}
     found = forecast(session, arms=arms, processes=num_processes or 1, tunings=comparisons if whole else {})
     record, done = session.pinned.record, sum(folder.has_seed(seed) for seed in range(recipe.score.seeds))
-    _say(answers.of_forecast(found, source=record.name, n_source_rows=record.n_rows, seeds_done=done, folder=folder.path), form)
-
-
-def _recipe_of(folder: RunFolder, overrides: Sequence[str] = ()) -> Recipe:
-    return kept_recipe(folder.path, overrides)
-
-
-def _command() -> str:
-    """The command as typed, without the path of the program; absolute paths of arguments are reduced to their names."""
-    return shlex.join(["hf-datadiet", *(_without_folders(word) for word in sys.argv[1:])])
-
-
-def _without_folders(word: str) -> str:
-    key, equals, value = word.partition("=")
-    if Path(word).is_absolute() or Path(value).is_absolute():
-        return Path(word).name if Path(word).is_absolute() else key + equals + Path(value).name
-    # Inside a YAML value: source={path: /a/b}.
-    return re.sub(r"(?<=[\s\[{:,'\"=])/(?:[^\s/,}\]'\"]+/)*", "", word)
+    say(answers.of_forecast(found, source=record.name, n_source_rows=record.n_rows, seeds_done=done, folder=folder.path), form)

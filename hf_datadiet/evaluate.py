@@ -16,7 +16,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 
-from hf_datadiet.arms import Arm, arms_of, is_added, is_drawn
+from hf_datadiet.arms import REDRAWN, Arm, arms_of, is_added, is_drawn
 from hf_datadiet.defaults import recipe_for
 from hf_datadiet.errors import CoverageError, RecipeError, StaleRecordError
 from hf_datadiet.identity import label_digest
@@ -46,7 +46,10 @@ def evaluate_run(session: Session, *, progress: bool = True) -> EvaluationTable 
     """
     folder = session.folder
     selections = [folder.load_selection(name) for name in folder.to_judge()]
-    tables = [judge(each, selections, progress=progress) for each in (session, *further(session))]
+    sessions = (session, *further(session))
+    tables = [judge(each, selections, progress=progress) for each in sessions]
+    # While this launch was at a later model, another one may have finished an earlier one: the last of all writes every table.
+    tables = [table or judge(each, selections, progress=progress) for each, table in zip(sessions, tables, strict=True)]
     return None if any(table is None for table in tables) else tables[0]
 
 
@@ -61,7 +64,9 @@ def judge(session: Session, selections: Sequence[Selection], *, progress: bool, 
     test = session.test_feed(train)
     if np.intersect1d(test.example_id, train.example_id).size and session.pinned.test is session.pinned.dataset:
         raise CoverageError("held-out rows are among the training rows")
-    arms = [arm for arm in arms_of(selections, len(train), redrawn=spec.redrawn) if beside or arm.kind == "selection"]
+    # Arms that an earlier call has trained stay in the table, also where this one does not ask for them.
+    redrawn = spec.redrawn or any(arm.startswith(REDRAWN) for arm in folder.trained(spec.name))
+    arms = [arm for arm in arms_of(selections, len(train), redrawn=redrawn) if beside or arm.kind == "selection"]
     cells = _cells(session, arms, len(train))
     there = _there(session, cells)
     # Seed by seed: an evaluation that ends early has whole seeds to compare.

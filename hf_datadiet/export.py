@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,13 +29,14 @@ WITHOUT = "publish without --push-models"
 
 
 def model_folders(
-    folder: RunFolder, recipe: Recipe, report: Report, selections: Sequence[str], dataset_repo: str, license: str | None, out: Path
+    folder: RunFolder, recipe: Recipe, report: Report, selections: Sequence[str], dataset_repo: str, license: Mapping[str, Any], out: Path
 ) -> dict[str, Path]:
     """{selection: a folder below `out` for the repository `model_repo(dataset_repo, selection)`}, each whole or not there.
 
     The models are those of the recipe's evaluation, of its first seed; "full" among the selections is the one of all rows. `report`: that
-    of the run, from which every number of a card comes but the one accuracy of this seed. `license`: of the weights, as the Hub calls it,
-    or None to state none. `RecipeError` says how to keep weights that were not kept, `PublishError` why a model cannot be written.
+    of the run, from which every number of a card comes but the one accuracy of this seed. `license`: what the dataset's card says of it
+    (`license`, `license_name`, `license_link`). `RecipeError` says how to keep weights that were not kept, `PublishError` why a model
+    cannot be written.
     """
     evaluation = recipe.evaluate.name
     table, seed = folder.load_evaluation(evaluation), folder.trials.first_seed
@@ -85,7 +87,7 @@ def _card(
     arm: str,
     exported: Exported,
     dataset_repo: str,
-    license: str | None,
+    license: Mapping[str, Any],
 ) -> str:
     """README.md of one model: metadata and text."""
     trained = min((result for result in table.results if result.arm == arm), key=lambda result: result.seed)

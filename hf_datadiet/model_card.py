@@ -9,8 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hf_datadiet.cells import interval, literal, number, points, short, signed, signed_interval, table
+from hf_datadiet.cells import interval, number, short, signed, signed_interval, table
+from hf_datadiet.escaping import code, fenced, literal
 from hf_datadiet.exported import Exported
+from hf_datadiet.sentences import because
 
 MADE_WITH = ("hf-datadiet", "torch", "timm", "transformers", "python")
 AUGMENTATIONS = {"crop": "random crop after reflecting {} pixels at each border", "flip": "random mirroring"}
@@ -42,9 +44,9 @@ def body(facts: Facts) -> str:
     """The card without its metadata, as Markdown."""
     exported = facts.exported
     parts = [
-        f"# {facts.repo.partition('/')[2]}",
+        f"# {literal(facts.repo.rpartition('/')[2])}",
         _head(facts),
-        f"## Use\n\nIt takes {exported.inputs}.\n\n```python\n{exported.code_for(facts.repo)}\n```",
+        f"## Use\n\nIt takes {exported.inputs}.\n\n{fenced(exported.code_for(facts.repo), 'python')}",
         *exported.notes,
         f"## Result\n\n{_result(facts)}",
         "## Training\n\n" + "\n".join(f"- {line}" for line in _training(facts)),
@@ -55,14 +57,14 @@ def body(facts: Facts) -> str:
 
 def _head(facts: Facts) -> str:
     source, arm = facts.source, _arm(facts)
-    dataset = f"[{facts.dataset_repo}](https://huggingface.co/datasets/{facts.dataset_repo})"
-    chosen = f"on its selection `{facts.arm}`" if facts.arm != "full" else "beside its selections, on all rows"
+    dataset = f"[{literal(facts.dataset_repo)}](https://huggingface.co/datasets/{facts.dataset_repo})"
+    chosen = f"on its variant {code(facts.arm)}" if facts.arm != "full" else "beside its variants, on all rows that were scored"
+    rows = f"{arm['n_rows']} of the {source['n_scored']} scored rows of {code(source['name'])}, split {code(source['split'])}"
     return (
-        f"`{facts.exported.model}` trained for the dataset {dataset} {chosen}: {arm['n_rows']} of {source['n_scored']} rows of "
-        f"{literal(source['name'])}, split {literal(source['split'])} ({literal(arm['meaning'])}). It started from "
+        f"{code(facts.exported.model)}, trained for the dataset {dataset} {chosen}: {rows} ({literal(arm['meaning'])}). It started from "
         f"{literal(facts.exported.start)}.\n\n"
-        "It is evidence for what the selection costs, published so that it can be looked at: one of the trainings behind the accuracies "
-        "on the dataset's card."
+        "It is published as evidence of what a variant costs, so that it can be looked at: one of the trainings behind the accuracies on "
+        "the dataset's card."
     )
 
 
@@ -94,15 +96,12 @@ def _verdict(facts: Facts) -> Iterable[str]:
     evaluation = facts.evaluation
     for row in evaluation["differences"]:
         if (row["arm"], row["reference"]) == (facts.arm, "full") and row["verdict"] is not None:
-            between = "" if row["low"] is None else f", {short(evaluation['verdict_confidence'])} % interval {_ends(row)}"
+            at = f"{short(evaluation['verdict_confidence'])} % interval"
+            between = "" if row["low"] is None else f" ({at} {signed_interval(row['low'], row['high'])})"
             yield (
-                f"Training on `{facts.arm}` against training on all rows, over {row['n']} seed{'' if row['n'] == 1 else 's'} each: "
-                f"**{row['verdict']}** ({signed(row['difference'], 2)} points{between}; the margin is {points(evaluation['margin'])})."
+                f"Trained on {code(facts.arm)} instead of on all rows, accuracy changes by {signed(row['difference'], 2)} points{between}, "
+                f"n = {row['n']}: **{literal(row['verdict'])}**. {because(row, evaluation)}"
             )
-
-
-def _ends(row: Mapping[str, Any]) -> str:
-    return signed_interval(row["low"], row["high"])
 
 
 def _training(facts: Facts) -> Iterable[str]:
@@ -136,6 +135,6 @@ def _limits(facts: Facts) -> Iterable[str]:
     yield "Trained to compare sets of rows, with one recipe for all of them: nothing was tuned for this one, and it is not meant for use."
     yield "What is wrong or one-sided in the rows it was trained on is in the model too."
     yield (
-        f"All it says of the held-out rows is in the dataset's `evidence/evaluations/{facts.evaluation['name']}/predictions.parquet`: "
-        f"arm `{facts.arm}`, seed {facts.seed}."
+        f"What it says of each held-out row is in the dataset's `evidence/evaluations/{facts.evaluation['name']}/predictions.parquet`: "
+        f"arm {code(facts.arm)}, seed {facts.seed}."
     )

@@ -11,7 +11,8 @@ import numpy as np
 
 from hf_datadiet.budget import Keep, threshold_score
 from hf_datadiet.candidates import Comparison, compared
-from hf_datadiet.errors import DamagedError, RecipeError, StaleRecordError
+from hf_datadiet.durable import notice
+from hf_datadiet.errors import DamagedError, StaleRecordError
 from hf_datadiet.quotas import Quotas
 from hf_datadiet.recipe import PruneSpec, Recipe
 from hf_datadiet.records import AUTO, UNLABELLED, Provenance, ScoreColumn, ScoreTable, Selection
@@ -171,31 +172,19 @@ def write_pruned(
 ) -> Path:
     """Write the dataset that a selection keeps below the selection's folder and return the path of what was written.
 
-    Split by split: the kept rows, with their `example_id` and score columns, and the held-out rows whole, with null
-    scores. Media are embedded and no path of this machine is inside. `RecipeError` for a run with `label_noise`, whose
-    labels are an experiment and not the source's.
+    Split by split, as in `variant_splits`, which has the errors: the kept rows with their `example_id` and score columns, the held-out
+    rows and all other splits of the source, with null scores. Media are embedded, no path of this machine is inside, and images have no
+    metadata (`standing_alone`); what cannot be read is null where `source.on_bad_row` is skip. A split that is left out is named on
+    stderr.
     """
-    from datasets import Dataset, Features, Value, concatenate_datasets
-
-    from hf_datadiet.hub.columns import with_scores
     from hf_datadiet.hub.files import write_splits
+    from hf_datadiet.hub.published import variant_splits
     from hf_datadiet.training.session import open_session
 
-    if recipe.source.label_noise is not None:
-        raise RecipeError(
-            "this run has label noise, so its labels are not the source's; write a dataset from a run without source.label_noise"
-        )
     session = open_session(recipe, folder, command=selection.provenance.command, claim=False, allow_plugins=allow_plugins)
-    pinned = session.pinned
-    numbered = Dataset.from_dict({"example_id": np.arange(pinned.record.n_rows)}, features=Features({"example_id": Value("int64")}))
-    scored = with_scores(concatenate_datasets([pinned.dataset, numbered], axis=1), folder.load_scores(), prefix)
-    splits = {pinned.record.split: scored.select(selection.kept)}
-    if pinned.test is pinned.dataset:
-        splits["test" if pinned.record.split != "test" else "held_out"] = scored.select(pinned.test_id)
-    elif pinned.test is not None and recipe.source.test is not None:
-        missing = {name: scored.features[name] for name in scored.column_names if name not in pinned.test.column_names}
-        nulls = Dataset.from_dict({name: [None] * len(pinned.test) for name in missing}, features=Features(missing))
-        splits[str(recipe.source.test.split)] = concatenate_datasets([pinned.test, nulls], axis=1)
+    variant = variant_splits(session.pinned, folder.load_scores(), selection, prefix)
+    for split, reason in variant.left_out.items():
+        notice(f"split {split} of the source is left out: {reason}")
     target = folder.selection_path(selection.name) / "dataset"
-    write_splits(splits, target, form)
+    write_splits(variant.splits, target, form, skip=recipe.source.on_bad_row == "skip")
     return target

@@ -11,6 +11,7 @@ import difflib
 import importlib
 import importlib.util
 import pkgutil
+from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, TypeAlias, cast, get_args
 
@@ -83,6 +84,11 @@ def find(kind: Kind, name: str, allow_plugins: bool = False) -> Any:
 
 def meaning(kind: Kind, name: str) -> str:
     """The first line of the docstring of a listed plug-in's module, read from its source without running it; "" if it has none."""
+    return definition(kind, name).partition("\n")[0]
+
+
+def definition(kind: Kind, name: str) -> str:
+    """The whole docstring of a listed plug-in's module, read from its source without running it; "" if it has none."""
     if name in _built_in(kind):
         module = f"hf_datadiet.{kind}.{name}"
     elif (entry := _installed(kind).get(name)) is not None:
@@ -93,7 +99,12 @@ def meaning(kind: Kind, name: str) -> str:
         spec = importlib.util.find_spec(module)
         loader = cast(Any, spec.loader if spec else None)
         source = loader.get_source(module) if hasattr(loader, "get_source") else None
-        docstring = ast.get_docstring(ast.parse(source or ""))
+        return ast.get_docstring(ast.parse(source or "")) or ""
     except (ImportError, SyntaxError) as cause:
         raise PluginError(f"{_WORD[kind]} {name!r} does not import: {type(cause).__name__}: {cause}; mend {module}") from cause
-    return (docstring or "").partition("\n")[0]
+
+
+def definitions(kind: Kind, wanted: Iterable[str]) -> dict[str, str]:
+    """{name: docstring} of those that are listed plug-ins; records also name what is none ("threshold", code from elsewhere)."""
+    listed = names(kind)
+    return {name: definition(kind, name) for name in wanted if name in listed}

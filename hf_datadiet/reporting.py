@@ -13,7 +13,7 @@ from hf_datadiet.markdown import to_markdown
 from hf_datadiet.recipe import Recipe
 from hf_datadiet.records import AUTO, Report
 from hf_datadiet.report import build_report
-from hf_datadiet.store import PICTURES, RunFolder
+from hf_datadiet.store import PICTURES, RunFolder, from_where
 
 FILES = {
     "scores.parquet": "one row per example: scores, standard errors, null where there is no label",
@@ -25,6 +25,7 @@ FILES = {
     "evaluations/*/weights/*": "the models of the first seed after the last epoch",
     "tunings/*/tuning.json": "what strategy auto compared",
     "tunings/*/results.parquet": "accuracy of every training on a candidate, on validation rows",
+    "taken.json": "where the scores were taken from",
     "skipped.parquet": "rows that cannot be read, and why",
     "label_noise.parquet": "labels changed by source.label_noise",
     f"{PICTURES}/*": "the pictures above, as PNG, SVG and PDF",
@@ -35,6 +36,14 @@ FILES = {
 
 def report_run(recipe: Recipe, folder: RunFolder) -> Report:
     """Write both reports and the pictures of the folder anew, and return the report. `RecipeError` if nothing has been scored."""
+    made = _illustrated(assembled(recipe, folder), folder)
+    made = dataclasses.replace(made, files={name: meaning for name, meaning in FILES.items() if list(folder.path.glob(name))})
+    folder.save_report(made, to_markdown(made))
+    return made
+
+
+def assembled(recipe: Recipe, folder: RunFolder) -> Report:
+    """The report that the records of the folder make, without its files; nothing is written. `RecipeError` if nothing has been scored."""
     table = folder.load_scores()
     folder.require_markers()
     folder.tunings.require_markers()
@@ -52,11 +61,13 @@ def report_run(recipe: Recipe, folder: RunFolder) -> Report:
         "seeds_asked": recipe.score.seeds,
         "n_truncated": fitted.get("n_truncated", 0),
     }
+    if (taken := folder.taken()) is not None and taken["repo"] is not None:
+        task["taken_from"] = from_where(taken)
     selections = [folder.load_selection(name) for name in folder.selections()]
     # A tuning whose selection has gone, or was made another way since, chose nothing that is there.
     by_auto = {selection.name for selection in selections if AUTO in selection.parameters}
     tuned = [name for name in folder.tunings.evaluations() if name in by_auto]
-    made = build_report(
+    return build_report(
         table,
         selections,
         [folder.load_evaluation(name) for name in folder.evaluations()],
@@ -64,15 +75,11 @@ def report_run(recipe: Recipe, folder: RunFolder) -> Report:
             (folder.tunings.load_evaluation(name), folder.load_tuning(name)) for name in folder.tunings.evaluations() if name in tuned
         ],
         task=task,
-        seed_seconds=[folder.load_seed(seed).seconds for seed in table.seeds],
+        seed_seconds=folder.seed_seconds(table.seeds),
         text_length=np.array(fitted["lengths"]) if recipe.task.kind == "text" and "lengths" in fitted else None,
         n_test_skipped=len((skipped or ({}, {}))[1]),
         files={},
     )
-    made = _illustrated(made, folder)
-    made = dataclasses.replace(made, files={name: meaning for name, meaning in FILES.items() if list(folder.path.glob(name))})
-    folder.save_report(made, to_markdown(made))
-    return made
 
 
 def _illustrated(report: Report, folder: RunFolder) -> Report:

@@ -13,7 +13,7 @@ from datasets import Dataset, DatasetDict
 
 from hf_datadiet.averaging import score_table
 from hf_datadiet.defaults import recipe_for
-from hf_datadiet.errors import CoverageError, DivergedError
+from hf_datadiet.errors import CoverageError, DivergedError, RecipeError
 from hf_datadiet.hub.columns import AnyDataset, in_scored_split, with_scores
 from hf_datadiet.recipe_yaml import to_yaml
 from hf_datadiet.records import RunResult, ScoreTable
@@ -90,6 +90,8 @@ def score_run(session: Session, *, progress: bool = True) -> ScoreTable | None:
     diverges does not stop the others: the table of those that are finished is written, and then `DivergedError` raised.
     """
     folder, processes = session.folder, session.processes
+    if folder.taken() is not None:
+        return _taken(session)
     seeds = range(session.recipe.score.seeds)
     if processes.main:
         folder.save_recipe(to_yaml(session.recipe))
@@ -108,6 +110,17 @@ def score_run(session: Session, *, progress: bool = True) -> ScoreTable | None:
     if lost:
         raise _lost(lost, diverged.get(lost[0]), len(there) if complete else None)
     return folder.load_scores() if complete else None
+
+
+def _taken(session: Session) -> ScoreTable:
+    """Scores that came from the Hub; `RecipeError` for more seeds than they have: what is trained here would not mix with them."""
+    table, asked = session.folder.load_scores(), session.recipe.score.seeds
+    if asked != len(table.seeds):
+        raise RecipeError(
+            f"the scores of {session.folder.path} were taken from elsewhere and are those of {len(table.seeds)} seeds, not {asked}; "
+            "leave score.seeds as it is, or score in another --out"
+        )
+    return table
 
 
 def _there(session: Session, seeds: Sequence[int]) -> list[int]:

@@ -12,13 +12,15 @@ from hf_datadiet.arms import REDRAWN, drawn_arms
 from hf_datadiet.errors import DamagedError
 from hf_datadiet.recipe import FIRST_EVALUATION_SEED, FIRST_TUNING_SEED, Recipe
 from hf_datadiet.recipe_yaml import kept_recipe
-from hf_datadiet.store import RunFolder
+from hf_datadiet.records import AUTO
+from hf_datadiet.store import RunFolder, from_where
 from hf_datadiet.trainings import Training, running, seconds_left, unfinished
 
 
 @dataclass(frozen=True)
 class Status:
-    """How far a run has come. `seeds` are the scoring seeds, 0..S-1; `scores` the columns of scores.parquet, empty before it exists.
+    """How far a run has come. `seeds` are the scoring seeds, 0..S-1, or none where the scores were `taken` from elsewhere; `scores` the
+    columns of scores.parquet, empty before it exists.
 
     `selections`: rows kept by each. `tunings`: selection -> candidate -> seed -> training, of those that have begun. `evaluations`:
     name -> arm -> seed -> training; the evaluation that the recipe names is among them as soon as there is a selection to judge.
@@ -29,6 +31,7 @@ class Status:
     run: str
     source: str
     model: str
+    taken: str | None
     seeds: Mapping[int, Training]
     scores: tuple[str, ...]
     selections: Mapping[str, int]
@@ -47,7 +50,9 @@ def status_of(folder: RunFolder) -> Status:
     """
     folder.require()
     recipe = kept_recipe(folder.path)
-    seeds = {seed: _seed(folder, recipe, seed) for seed in range(recipe.score.seeds)}
+    # Scores that were taken from the Hub have no seeds here, and need none.
+    taken = folder.taken()
+    seeds = {seed: _seed(folder, recipe, seed) for seed in range(recipe.score.seeds)} if taken is None else {}
     about, n_labelled = folder.glance_scores()
     selections = {name: folder.glance_selection(name) for name in folder.selections()}
     tunings = {name: _tuning(folder.tunings, name) for name in folder.begun_tunings()}
@@ -61,6 +66,7 @@ def status_of(folder: RunFolder) -> Status:
         run=str(folder.path),
         source=folder.source().name,
         model=recipe.task.model,
+        taken=None if taken is None else from_where(taken),
         seeds=seeds,
         scores=tuple(about),
         selections=selections,
@@ -152,6 +158,8 @@ def _next(
     for name, candidates in tunings.items():
         if not all(_all_done(trainings) for trainings in candidates.values()):
             return again if verb == "run" and name in [spec.name for spec in recipe.prune] else _tune_again(folder, name)
+    if verb == "run" and any(spec.strategy == AUTO and spec.name not in folder.selections() for spec in recipe.prune):
+        return again
     if not folder.selections():
         return f"hf-datadiet prune {run} --name keep-50 --score {shlex.quote(headline(about))} --keep 0.5"
     finished = folder.evaluations()

@@ -7,6 +7,7 @@
     unfinished/               trainings on their way (`unfinished`): score/000/, evaluate/NAME/ARM-SEED/, tune/...
     seeds/000/                one folder per scoring seed; its done.json, written last, holds the digest of every file
     scores.parquet            one row per example          seeds.parquet one row per example, seed and moment
+    taken.json                of scores that were taken from the Hub, which have no seeds here: from where, and what they cost there
     label_noise.parquet       what `source.label_noise` changed
     skipped.parquet           rows that cannot be read, where `source.on_bad_row` is skip
     selections/NAME/          selection.parquet, and on request dataset/
@@ -279,6 +280,20 @@ class RunFolder:
             raise StaleRecordError(f"{path} belongs to other scores than scores.parquet; {self._again}")
         return tables.with_seed_values(scores, values)
 
+    def save_taken(self, taken: Mapping[str, Any]) -> None:
+        """Keep where scores were taken from: `repo` and `revision` (None where they lie in files), and `seed_seconds`."""
+        write_record(self.path / "taken.json", taken)
+
+    def taken(self) -> dict[str, Any] | None:
+        """Where the scores were taken from, or None for those that were made here."""
+        path = self.path / "taken.json"
+        return read_record(path, "take the scores again: hf-datadiet score --from-hub REPO --out FOLDER") if path.exists() else None
+
+    def seed_seconds(self, seeds: Iterable[int]) -> list[Mapping[str, float]]:
+        """Wall seconds of each scoring seed, {"train", "observe"}, wherever it was trained."""
+        taken = self.taken()
+        return taken["seed_seconds"] if taken is not None else [self.load_seed(seed).seconds for seed in seeds]
+
     def glance_scores(self) -> tuple[Mapping[str, Mapping[str, Any]], int]:
         """{column: what it is} of scores.parquet and how many rows have a label, cheaply; nothing and 0 before it exists."""
         path = self.path / "scores.parquet"
@@ -511,6 +526,11 @@ class RunFolder:
         """Write report.json and report.md."""
         write_json(self.path / "report.json", dataclasses.asdict(report))
         write_text(self.path / "report.md", markdown)
+
+
+def from_where(taken: Mapping[str, Any]) -> str:
+    """Where scores were taken from, in words."""
+    return "a folder" if taken["repo"] is None else f"{taken['repo']} at {taken['revision']}"
 
 
 def _arms(names: Iterable[str]) -> dict[str, list[int]]:

@@ -13,7 +13,9 @@ import shutil
 import signal
 import socket
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -105,3 +107,21 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with LoopbackHub() as server:
         server.connect(monkeypatch, tmp_path / "hub-cache")
         yield server
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[Any, str, str]]:
+    """(exit code, stdout, stderr) of `hf-datadiet WORDS`, in this process."""
+
+    from hf_datadiet import cli
+
+    def said(*words: str) -> tuple[Any, str, str]:
+        monkeypatch.setattr("sys.argv", ["hf-datadiet", *words])
+        capsys.readouterr()
+        try:
+            cli.main()
+        except SystemExit as end:
+            return end.code, *capsys.readouterr()
+        return 0, *capsys.readouterr()
+
+    return said

@@ -63,12 +63,14 @@ NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 FORMATS = ["{}", "{:.0f}", "{:.1f}", "{:.2f}", "{:.3f}", "{:.3g}", "{:+.2f}", "{:+.0f}", "{:+.1f}"]
 
 
-def unexplained(text: str, report: Report) -> list[str]:
-    """Numbers in the text that are no field of the JSON in one of the report's formats, nor part of a text field or key."""
+def unexplained(text: str, report: Report, more: Any = None) -> list[str]:
+    """Numbers in the text that are no field of the JSON in one of the report's formats, nor part of a text field or key.
+
+    `more`: further plain values whose numbers and texts may be printed."""
     plain = as_json(report)
     # What is drawn is not printed; the cuts are.
     pictures = [[entry.get("n_more"), entry.get("column"), *cuts(entry)] for entry in plain["pictures"]]
-    fields = list(leaves({**plain, "pictures": pictures}))
+    fields = list(leaves([{**plain, "pictures": pictures}, more]))
     numbers = [value for value in fields if isinstance(value, int | float) and not isinstance(value, bool)]
     shown = {form.format(scaled) for value in numbers for scaled in (value, 100 * value) for form in FORMATS}
     words = {value for value in fields if isinstance(value, str)} | {name for part in (plain["files"], *reasons(plain)) for name in part}

@@ -76,6 +76,18 @@ def test_a_run_from_its_first_file_to_its_report(tmp_path: Path, monkeypatch: py
     assert seen.next == "hf-datadiet evaluate 'my runs/a'"
 
 
+def test_a_selection_that_is_still_to_be_chosen_is_not_passed_over(tmp_path: Path) -> None:
+    folder = begun(
+        tmp_path / "a",
+        prune=[{"name": "half", "score": "el2n", "keep": 0.5}, {"name": "best", "strategy": "auto", "score": "el2n", "keep": 0.5}],
+    )
+    for seed in range(3):
+        folder.save_seed(run_result(seed))
+    folder.save_scores(score_table())
+    folder.save_selection(selection(score_table(), KEPT))
+    assert status_of(folder).next.startswith("hf-datadiet run ")
+
+
 def test_the_arms_named_are_those_that_evaluation_trains() -> None:
     chosen, n = selection(score_table(), KEPT), 10
     assert [arm.name for arm in arms_of([chosen], n)] == ["full", chosen.name, *(arm.name for arm in drawn_arms([chosen.kept.size], n))]

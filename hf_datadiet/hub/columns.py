@@ -8,10 +8,11 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, concatenate_datasets
+from numpy.typing import NDArray
 
 from hf_datadiet.errors import RecipeError, StaleRecordError
 from hf_datadiet.hub.source import content_digest
-from hf_datadiet.records import UNLABELLED, ScoreTable
+from hf_datadiet.records import UNLABELLED, ScoreTable, Source
 from hf_datadiet.tables import SE
 
 AnyDataset = TypeVar("AnyDataset", Dataset, DatasetDict)
@@ -27,22 +28,37 @@ def with_scores(dataset: Dataset, table: ScoreTable, prefix: str = "") -> Datase
     if len(dataset) == source.n_rows and not source.columns:
         _check_labels(dataset, table)
     elif len(dataset) != source.n_rows or content_digest(dataset, source.columns) != source.digest:
-        raise StaleRecordError(
-            f"this dataset is not the one that was scored ({source.n_rows} rows of {source.name}, split {source.split}): "
-            "rows, order or labels differ; pass the dataset as it was loaded"
-        )
+        raise another_dataset(source)
+    return beside(dataset, score_columns(table, np.arange(source.n_rows), prefix))
+
+
+def another_dataset(source: Source) -> StaleRecordError:
+    """The error for a dataset that is not `source`."""
+    return StaleRecordError(
+        f"this dataset is not the one that was scored ({source.n_rows} rows of {source.name}, split {source.split}): "
+        "rows, order or labels differ; pass the dataset as it was loaded"
+    )
+
+
+def score_columns(table: ScoreTable, ids: NDArray[np.int64], prefix: str = "") -> Dataset:
+    """The scores and standard errors of the examples `ids` as float32 columns, null where an example has none."""
     added: dict[str, pa.Array] = {}
     for name, column in table.columns.items():
         for suffix, values in (("", column.mean), (SE, column.se)):
             if values is not None:
-                whole = np.full(source.n_rows, np.nan, np.float32)
+                whole = np.full(table.source.n_rows, np.nan, np.float32)
                 whole[table.example_id] = values
-                added[f"{prefix}{name}{suffix}"] = pa.array(whole, mask=np.isnan(whole))
-    taken = [name for name in added if name in dataset.column_names]
+                added[f"{prefix}{name}{suffix}"] = pa.array(whole[ids], mask=np.isnan(whole[ids]))
+    features = Features({name: Value("float32") for name in added})
+    return Dataset(pa.table(added, schema=features.arrow_schema))
+
+
+def beside(dataset: Dataset, added: Dataset) -> Dataset:
+    """The columns `added` behind those of the dataset; `RecipeError` for a name that exists already."""
+    taken = [name for name in added.column_names if name in dataset.column_names]
     if taken:
         raise RecipeError(f'the dataset already has a column {taken[0]!r}; choose a prefix for the scores: prefix="diet_" (--prefix diet_)')
-    features = Features({name: Value("float32") for name in added})
-    return concatenate_datasets([dataset, Dataset(pa.table(added, schema=features.arrow_schema))], axis=1)
+    return concatenate_datasets([dataset, added], axis=1)
 
 
 def in_scored_split(dataset: AnyDataset, table: ScoreTable, change: Callable[[Dataset], Dataset]) -> AnyDataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -13,7 +14,7 @@ from hf_datadiet.exported import Exported
 from hf_datadiet.recipe import HeldOut
 from hf_datadiet.records import Source
 
-TAGS = ["data-pruning", "hf-datadiet"]
+TAGS = ["data-pruning", "datadiet"]
 
 
 def model_repo(dataset_repo: str, selection: str) -> str:
@@ -31,7 +32,7 @@ def metadata(
     *,
     repo: str,
     dataset_repo: str,
-    license: str | None,
+    license: Mapping[str, Any],
     source: Source,
     held_out: HeldOut,
     selection: str,
@@ -40,7 +41,8 @@ def metadata(
 ) -> str:
     """YAML: the dataset variant that the model was trained on, and as its `model-index` the accuracy (0..1) of this one seed.
 
-    The Hub offers to load by name what has a `library_name`; a model that cannot be loaded so has none.
+    `license`: what a card's metadata says of it (`license`, and with it perhaps `license_name` and `license_link`). The Hub offers to load by
+    name what has a `library_name`; a model that cannot be loaded so has none.
     """
     on_hub = source.revision is not None
     # Rows of the source if the Hub has it, else of what is published.
@@ -64,7 +66,7 @@ def metadata(
     data = ModelCardData(
         library_name=exported.library if exported.by_name else None,
         pipeline_tag=exported.pipeline_tag,
-        license=license,
+        **license,
         datasets=[dataset_repo, *([source.name] if on_hub else [])],
         base_model=exported.base_model,
         metrics=["accuracy"],

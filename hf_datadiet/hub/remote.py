@@ -26,9 +26,7 @@ from huggingface_hub.errors import (
 )
 
 from hf_datadiet.errors import SourceError
-
-HTTPError: type[Exception] = next(cls for cls in HfHubHTTPError.__mro__ if cls.__name__ == "HTTPError")
-"""What the client's HTTP library raises; which library that is depends on the version of huggingface_hub."""
+from hf_datadiet.hub.faults import HTTPError
 
 CARD = "README.md"
 
@@ -56,18 +54,18 @@ def snapshot(repo: str, revision: str | None, config: str | None) -> Snapshot:
     A repository without a list of configs is brought whole. Offline, a snapshot that is complete in the cache is enough.
     Raises `SourceError` for a repository, revision or config that does not exist or is refused. Nothing is executed.
     """
-    folder = _download(repo, revision or "main", ABOUT)
+    folder = downloaded(repo, revision or "main", ABOUT)
     chosen, about, features = _config(repo, folder, config)
     # From here on by commit: a branch may have moved since.
     if about is None:
-        _download(repo, folder.name, None)
+        downloaded(repo, folder.name, None)
         return Snapshot(folder, folder.name, None, {"path": str(folder), "name": config})
     base = folder / (about.get("data_dir") or "").strip("/")
     within = "" if base == folder else f"{base.relative_to(folder)}/"
     data_files = sanitize_patterns(about["data_files"]) if "data_files" in about else {"": ["*"]}
     wanted = [within + pattern.removeprefix("./") for listed in data_files.values() for pattern in listed]
     # Here `**/` needs a folder; in the patterns of datasets it may stand for none.
-    _download(repo, folder.name, [*ABOUT, *wanted, *(pattern.replace("**/", "") for pattern in wanted)])
+    downloaded(repo, folder.name, [*ABOUT, *wanted, *(pattern.replace("**/", "") for pattern in wanted)])
     arguments: dict[str, Any] = {key: value for key, value in about.items() if key not in NOT_FOR_THE_READER}
     if features is not None:
         arguments["features"] = features
@@ -102,22 +100,26 @@ def _said(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def _download(repo: str, revision: str, patterns: list[str] | None) -> Path:
+def downloaded(repo: str, revision: str, patterns: list[str] | None) -> Path:
+    """The folder of one commit (its name is the sha) with the files of a dataset repository that match, or all of them.
+
+    What is in the cache is not downloaded twice. `SourceError` for what does not exist, is refused, or cannot be had offline.
+    """
     try:
         return Path(snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=patterns))
     except GatedRepoError:
         fault = f"{repo} is gated; ask for access on its page, then log in: hf auth login"
     except RepositoryNotFoundError:
-        fault = f"the Hub has no dataset {repo}, or it is private; check source.repo, or log in: hf auth login"
+        fault = f"the Hub has no dataset {repo}, or it is private; check its name, or log in: hf auth login"
     except RevisionNotFoundError:
-        fault = f"{repo} has no revision {revision!r}; set source.revision to a branch, a tag or a whole commit sha"
+        fault = f"{repo} has no revision {revision!r}; name a branch, a tag or a whole commit sha"
     except LocalEntryNotFoundError:
         fault = (
             f"{repo} at {revision} is not whole in the cache and the Hub cannot be reached; "
             "go online for the first time (HF_HUB_OFFLINE=0), or pass source.path=FOLDER"
         )
     except HFValidationError:
-        fault = f"source.repo {repo!r} is no name of a dataset on the Hub; write org/name"
+        fault = f"{repo!r} is no name of a dataset on the Hub; write org/name"
     except HfHubHTTPError as error:
         fault = f"the Hub answers HTTP {error.response.status_code} for {repo}; try again later"
     except HTTPError as error:

@@ -39,7 +39,7 @@ class Pinned:
     that `test_id` int64 [T] points into, and `test_label` int32 [T] its labels; None and empty without held-out rows.
     `source_id` and `test_source_id` are the user's own ids by example id, int64 or str objects, if the recipe names their
     column. `skipped` and `test_skipped` map the ids of rows that cannot be read to the reason: they have lost their
-    label, and their place among the held-out rows.
+    label, and their place among the held-out rows. `others`: the source's other splits whole, the held-out one among them.
     """
 
     record: Source
@@ -54,6 +54,7 @@ class Pinned:
     test_source_id: NDArray[Any] | None = None
     skipped: Mapping[int, str] = field(default_factory=dict)
     test_skipped: Mapping[int, str] = field(default_factory=dict)
+    others: Mapping[str, Dataset] = field(default_factory=dict)
 
 
 def pin(spec: SourceSpec, find_columns: FindColumns, given_splits: Mapping[str, Dataset] | None = None) -> Pinned:
@@ -99,7 +100,8 @@ def pin(spec: SourceSpec, find_columns: FindColumns, given_splits: Mapping[str, 
     label, noise = given, None
     if spec.label_noise is not None:
         label, noise = with_noise(given, in_play, len(classes), spec.label_noise)
-    return Pinned(record, whole, label, in_play, test, test_id, test_label, noise, source_id, test_source_id)
+    others = {name: rows for name, rows in splits.items() if name != spec.split}
+    return Pinned(record, whole, label, in_play, test, test_id, test_label, noise, source_id, test_source_id, others=others)
 
 
 def without(pinned: Pinned, skipped: Mapping[int, str], test_skipped: Mapping[int, str]) -> Pinned:

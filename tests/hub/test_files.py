@@ -132,7 +132,7 @@ def test_a_failure_leaves_what_was_there(form: Any, tmp_path: Path, monkeypatch:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "_write_parquet", fail)
+        patch.setattr(files, "write_shards", fail)
         patch.setattr(DatasetDict, "save_to_disk", fail)
         for folder in (target, tmp_path / "new"):
             with pytest.raises(KeyboardInterrupt):

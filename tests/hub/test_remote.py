@@ -125,10 +125,10 @@ def test_what_the_hub_refuses_is_one_line(hub: LoopbackHub, tmp_path: Path) -> N
     hub.commit("org/down", {"train.parquet": b""})
     hub.fail("GET", "org/down/tree", 503)
     for repo, keys, message in [
-        ("org/none", {}, "the Hub has no dataset org/none, or it is private; check source.repo, or log in: hf auth login"),
+        ("org/none", {}, "the Hub has no dataset org/none, or it is private; check its name, or log in: hf auth login"),
         ("org/secret", {}, "the Hub has no dataset org/secret, or it is private"),
         ("org/gated", {}, "org/gated is gated; ask for access on its page, then log in: hf auth login"),
-        (REPO, {"revision": "v9"}, "org/toys has no revision 'v9'; set source.revision to a branch, a tag or a whole commit sha"),
+        (REPO, {"revision": "v9"}, "org/toys has no revision 'v9'; name a branch, a tag or a whole commit sha"),
         (REPO, {"revision": "0" * 40}, f"org/toys has no revision '{'0' * 40}'"),
         (REPO, {}, "org/toys has several configs; set source.config to one of: huge, pictures, texts, inside"),
         (REPO, {"config": "text"}, "org/toys has no config 'text'; set source.config to one of: huge"),
@@ -136,7 +136,7 @@ def test_what_the_hub_refuses_is_one_line(hub: LoopbackHub, tmp_path: Path) -> N
         ("org/script", {}, "cannot read org/script: "),
         ("org/odd", {}, "the card of org/odd cannot be understood: "),
         ("org/down", {}, "org/down"),
-        ("no name/at all", {}, "source.repo 'no name/at all' is no name of a dataset on the Hub; write org/name"),
+        ("no name/at all", {}, "'no name/at all' is no name of a dataset on the Hub; write org/name"),
     ]:
         with pytest.raises(SourceError) as error:
             pin(SourceSpec(repo=repo, **keys), ImageTask().find_columns)
@@ -146,12 +146,12 @@ def test_what_the_hub_refuses_is_one_line(hub: LoopbackHub, tmp_path: Path) -> N
 
 def test_a_token_opens_what_is_gated_and_is_never_shown(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.commit("org/gated", {"train.parquet": parquet(tmp_path, 1)}, access="gated")
-    monkeypatch.setattr("huggingface_hub.utils._headers.get_token", lambda: "hf_secret")
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", False)
+    token = hub.user("reader")
+    hub.log_in(monkeypatch, token)
     with pytest.raises(SourceError, match="is gated") as error:
         snapshot("org/gated", None, None)
-    assert "hf_secret" in hub.tokens and "hf_secret" not in repr(error.value)
-    hub.repos["org/gated"].readers.add("hf_secret")
+    assert token in hub.tokens and token not in repr(error.value)
+    hub.repo("org/gated").readers.add("reader")
     assert (snapshot("org/gated", None, None).folder / "train.parquet").exists()
 
 
@@ -188,7 +188,7 @@ def test_a_run_stays_with_its_commit(
     kept = RunFolder("run").load_selection("a").kept.tolist()
     written = load_dataset("run/selections/a/dataset")["train"]
     assert written["example_id"] == kept and written["label"] == [row % 3 for row in kept]
-    third = hub.commit(REPO, {"train.parquet": hub.repos[REPO].commits[first]["train.parquet"], "README.md": b"# Toys"})
+    third = hub.commit(REPO, {"train.parquet": hub.files(REPO, first)["train.parquet"], "README.md": b"# Toys"})
     assert said("score", "toy.yaml", "--out", "run", f"source.revision={third}")[0] == 0, "another commit, the same content"
 
 
@@ -197,6 +197,6 @@ def test_the_library_reads_the_same_files(hub: LoopbackHub, tmp_path: Path) -> N
     pinned = opened(ImageTask(), config="pictures")
     (tmp_path / "copy").mkdir()
     for name in ("train-0", "test-0"):
-        (tmp_path / "copy" / f"{name}.parquet").write_bytes(hub.repos[REPO].commits[pinned.record.revision or ""][f"data/{name}.parquet"])
+        (tmp_path / "copy" / f"{name}.parquet").write_bytes(hub.files(REPO, pinned.record.revision or "")[f"data/{name}.parquet"])
     expected = load_dataset(str(tmp_path / "copy"))["train"]
     assert pinned.dataset.features == expected.features and pinned.dataset["label"] == expected["label"]

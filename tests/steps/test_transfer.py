@@ -161,6 +161,21 @@ def test_launches_share_all_models(folder: Path, whole: Path) -> None:
     assert all(same(table, tables(whole)[name]) for name, table in tables(folder).items()) and len(tables(folder)) == 2
 
 
+def test_whoever_is_last_writes_every_table(folder: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One launch ends the first model while the other one is at the second: each alone has seen one of the two unfinished."""
+    original, waiting = evaluate.judge, [True]
+
+    def both_models_of_the_other_first(session: Any, *given: Any, **named: Any) -> Any:
+        if session.transfer_of and waiting:
+            waiting.clear()
+            run(folder, (2, 2))
+        return original(session, *given, **named)
+
+    monkeypatch.setattr(evaluate, "judge", both_models_of_the_other_first)
+    assert run(folder, (1, 2)) is not None, "the first table, unfinished when this launch was at it, has been finished by the other one"
+    assert all(same(table, tables(whole)[name]) for name, table in tables(folder).items()) and len(tables(folder)) == 2
+
+
 def test_a_further_model_can_be_asked_for_later(folder: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(folder, evaluate__models=[])
     seen: list[str] = []

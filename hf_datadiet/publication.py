@@ -1,0 +1,70 @@
+"""What a publication is beside its report: where it goes, what it may show, what lies beside the numbers. Plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row that is shown. `value`: its score; `image`: the path of its picture inside the repository."""
+
+    example_id: int
+    label: str | None
+    value: float
+    text: str | None = None
+    image: str | None = None
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The two ends of one score, the very end first."""
+
+    column: str
+    hardest: tuple[Example, ...]
+    easiest: tuple[Example, ...]
+
+
+@dataclass(frozen=True)
+class Publication:
+    """All that a card says beyond its report; with the report it makes the card again, letter by letter.
+
+    `scores` and `variants`: rows of each split, of the config `scores` and of those that are published now ({config: {split: rows}});
+    `earlier`: configs of earlier publications, which stay as they are. `source_repo`: the source, where it is a dataset on the Hub;
+    `source_license`: what its card says, `asserted_license`: what the user vouches for. `prefix` stands before the names of
+    scores there; `ids_only`: variants hold ids and scores, and
+    nothing else of the source. `definitions` and `strategies`: the docstring of each score and strategy (`registry.definitions`).
+    `models`: {selection: repository of a model trained on it}. `pictures`: paths inside the repository. `recipe`: likewise.
+    """
+
+    repo: str
+    scores: Mapping[str, int]
+    variants: Mapping[str, Mapping[str, int]]
+    command: str
+    recipe: str
+    source_repo: str | None = None
+    source_license: tuple[str, ...] = ()
+    asserted_license: str | None = None
+    source_private: bool = False
+    source_gated: bool = False
+    ids_only: bool = False
+    prefix: str = ""
+    earlier: tuple[str, ...] = ()
+    definitions: Mapping[str, str] = field(default_factory=dict)
+    strategies: Mapping[str, str] = field(default_factory=dict)
+    examples: tuple[Examples, ...] = ()
+    models: Mapping[str, str] = field(default_factory=dict)
+    pictures: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Publication:
+        """From what `json` reads of `dataclasses.asdict`; `TypeError` for keys that are too many or missing."""
+        lists = {name: tuple(values.get(name, ())) for name in ("source_license", "earlier", "pictures")}
+        return cls(**{**values, **lists, "examples": tuple(map(_examples, values.get("examples", ())))})
+
+
+def _examples(values: Mapping[str, Any]) -> Examples:
+    ends = {end: tuple(Example(**row) for row in values[end]) for end in ("hardest", "easiest")}
+    return Examples(**{**values, **ends})

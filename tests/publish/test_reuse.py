@@ -1,0 +1,91 @@
+"""Scores that were published, taken instead of computed: the same scores, and a run that goes on with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+from hf_datadiet.recipe_yaml import kept_recipe
+from hf_datadiet.store import RunFolder
+from tests.hub.server import LoopbackHub
+from tests.publish.runs import source_files
+from tests.synthetic import same
+
+Call = Callable[..., tuple[Any, str, str]]
+REPO = "me/toys-diet"
+
+
+@pytest.mark.parametrize("ids_only", [False, True])
+def test_a_run_goes_on_with_them(ids_only: bool, place: Path, call: Call, hub: LoopbackHub, me: str, tmp_path: Path) -> None:
+    words = ["--ids-only"] if ids_only else []
+    assert call("publish", str(place / "run"), "--to", REPO, "--push", *words)[0] == 0
+    sha, new = hub.history(REPO)[-1].sha, tmp_path / "new"
+    code, out, err = call("score", "--from-hub", REPO, f"source.path={place / 'source'}", "--out", str(new))
+    assert code == 0, err
+    ours, theirs = RunFolder(new).load_scores(), RunFolder(place / "run").load_scores()
+    same(ours, theirs)
+    assert not RunFolder(new).seeds() and f"taken       from {REPO} at {sha}" in call("status", str(new))[1]
+    assert "Scores of" in out and f"{REPO} at {sha}" in (new / "report.md").read_text()
+    # Equal scores make equal selections and equal trainings: so does a run that was scored here.
+    assert call("prune", str(new), "--name", "keep-50", "--score", "el2n", "--keep", "0.5")[0] == 0
+    assert RunFolder(new).load_selection("keep-50").digest == RunFolder(place / "run").load_selection("keep-50").digest
+    code, _, err = call("evaluate", str(new))
+    assert code == 0, err
+    arm = RunFolder(new).load_arm("main", "keep-50", 10_000)
+    there = RunFolder(place / "run").load_arm("main", "keep-50", 10_000)
+    assert arm is not None and there is not None and (arm.predicted == there.predicted).all()
+    # They are not trained anew, nor mixed with others.
+    code, _, err = call("score", str(new / "recipe.yaml"), "--out", str(new))
+    assert code == 0 and not RunFolder(new).seeds(), err
+    code, _, err = call("score", str(new / "recipe.yaml"), "--out", str(new), "score.seeds=4")
+    assert code == 2 and "are those of 2 seeds, not 4" in err
+    # And they can be published again, saying where they are from.
+    code, _, err = call("publish", str(new), "--to", "me/again", "--push")
+    assert code == 0, err
+    assert call("verify", "me/again", f"source.path={place / 'source'}")[0] == 0
+
+
+def test_of_a_source_on_the_hub(pictures: Path, call: Call, hub: LoopbackHub, me: str, tmp_path: Path) -> None:
+    sha = hub.commit("org/toys", source_files(pictures))
+    recipe = tmp_path / "hub.yaml"
+    text = (pictures / "mine.yaml").read_text().replace(f"path: {pictures}", "path:")
+    asked = json.loads(json.dumps(__import__("yaml").safe_load(text)))
+    asked["source"] = {"repo": "org/toys", "test": {"split": "test"}, "id_column": "uid"}
+    recipe.write_text(json.dumps(asked))
+    assert call("run", str(recipe), "--out", str(tmp_path / "first"))[0] == 0
+    assert call("publish", str(tmp_path / "first"), "--to", REPO, "--push", "--public")[0] == 0
+    # The source moves on; the scores are those of its older commit, and that is what is opened.
+    hub.commit(
+        "org/toys",
+        source_files(pictures) | {"data/train-00000-of-00001.parquet": source_files(pictures)["data/extra-00000-of-00001.parquet"]},
+    )
+    code, _, err = call("score", "--from-hub", REPO, "--out", str(tmp_path / "second"))
+    assert code == 0, err
+    assert kept_recipe(tmp_path / "second").source.revision == sha and RunFolder(tmp_path / "second").source().revision == sha
+    code, _, err = call("score", "--from-hub", REPO, "--out", str(tmp_path / "third"), "source.revision=main")
+    assert code == 2 and "has other rows, another order or other labels" in err and not (tmp_path / "third").exists()
+
+
+def test_what_would_not_be_the_same(pictures: Path, call: Call, tmp_path: Path) -> None:
+    assert call("publish", str(pictures / "run"), "--to", REPO)[0] == 0
+    tree, source = str(pictures / "run" / "published"), f"source.path={pictures / 'source'}"
+
+    def refused(*words: str) -> str:
+        code, _, err = call("score", "--from-hub", tree, "--out", str(tmp_path / "new"), *words)
+        assert code == 2 and len(err.splitlines()) == 1 and not (tmp_path / "new").exists()
+        return err
+
+    assert "task.training.epochs: 1 there, 3 asked" in refused(source, "task.training.epochs=3")
+    assert "--share and --dry-run are for trainings; leave them out with --from-hub" in refused(source, "--dry-run")
+    assert "source.path source does not exist" in refused()
+    path = pictures / "source" / "data" / "train-00000-of-00001.parquet"
+    rows = Dataset.from_parquet(str(path))
+    rows.select(list(reversed(range(len(rows))))).to_parquet(str(path))
+    assert "has other rows, another order or other labels" in refused(source)
+    code, _, err = call("score", "--from-hub", tree, "--out", str(pictures / "run"), source)
+    assert code == 2 and "holds a run already" in err
