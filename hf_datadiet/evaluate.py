@@ -232,8 +232,8 @@ def _check_repeated(session: Session, before: ArmResult, again: ArmResult) -> No
     if again.digest != before.digest:
         name, folder = session.recipe.evaluate.name, session.folder
         raise StaleRecordError(
-            f"{folder.arm_path(name, again.arm, again.seed)}: trained again to keep its weights, it predicts otherwise, so versions, hardware "
-            f"or files are others by now; give back those of then, or {folder.trials.rename}"
+            f"{folder.arm_path(name, again.arm, again.seed)}: trained again to keep its weights, it predicts otherwise, so versions, "
+            f"hardware or files are others by now; give back those of then, or {folder.trials.rename}"
         )
 
 

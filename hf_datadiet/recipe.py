@@ -253,8 +253,8 @@ class EvaluateSpec:
 
     `redrawn`: also against as many rows drawn anew in every epoch (`training/redrawn.py`), which cost no scoring. `models`: further
     ones, by name, with which everything is trained as well, to show whether what one network's scores chose serves another;
-    `task.model_args` are the scorer's alone. `keep_weights`: of the first seed the last weights of each selection and of the full data stay,
-    to be published. The first, never the best on the test rows: choosing by these would flatter.
+    `task.model_args` are the scorer's alone. `keep_weights`: of the first seed the last weights of each selection and of the full data
+    stay, to be published. The first, never the best on the test rows: choosing by these would flatter.
     """
 
     name: Name = "main"

@@ -23,24 +23,38 @@ Stem: TypeAlias = Literal["auto", "3x3", "original"]
 SMALL = 64
 """Up to this many pixels a side, `stem: auto` gives a ResNet without trained weights the 3x3 stem without pooling (as the paper's)."""
 
+CHECKPOINT = "checkpoint_path"
+OF_WEIGHTS = (PRETRAINED, CHECKPOINT, "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+"""The arguments of `timm.create_model` that say which weights are read, and from where."""
+
 PURPOSE = "image classification"
 
 
-def named_model(model: str, model_args: Mapping[str, Any], n_classes: int, size: tuple[int, int], stem: Stem) -> nn.Module:
-    """The model "timm:NAME", "transformers:NAME" or "./folder" for images of (height, width) pixels, or a `RecipeError`."""
+def named_model(
+    model: str, model_args: Mapping[str, Any], n_classes: int, size: tuple[int, int], stem: Stem, *, empty: bool = False
+) -> nn.Module:
+    """The model "timm:NAME", "transformers:NAME" or "./folder" for images of (height, width) pixels, or a `RecipeError`.
+
+    `empty`: the same layers, but no weights are read: others will be put in their place.
+    """
     model = full_name(model)
-    if _library(model) == "transformers":
-        net = _transformers_model(model, model_args, n_classes, size)
+    if library_of(model) == "transformers":
+        net = _transformers_model(model, model_args, n_classes, size, empty)
     else:
-        net = _timm_model(model, model_args, n_classes, size)
+        net = _timm_model(model, model_args, n_classes, size, empty)
     # A new stem has random weights: `auto` takes no trained one away.
-    fresh = not model_args.get(PRETRAINED, False) if _library(model) == "timm" else not has_weights(model, model_args)
-    if stem == "3x3" or (stem == "auto" and fresh and max(size) <= SMALL and _has_strided_stem(net)):
+    if stem == "3x3" or (stem == "auto" and not reads_weights(model, model_args) and max(size) <= SMALL and _has_strided_stem(net)):
         _keep_resolution(net, model)
     return net
 
 
-def _library(model: str) -> str:
+def reads_weights(model: str, model_args: Mapping[str, Any]) -> bool:
+    """Whether a training of the model starts from weights that are read."""
+    return bool(model_args.get(PRETRAINED, False)) if library_of(model) == "timm" else has_weights(model, model_args)
+
+
+def library_of(model: str) -> str:
+    """`timm` or `transformers`; `RecipeError` for any other."""
     library, colon, name = model.partition(":")
     if not colon or not name or library not in ("timm", "transformers"):
         raise RecipeError(
@@ -57,17 +71,26 @@ def _timm_name(model: str) -> str:
     return name
 
 
-def _timm_model(model: str, model_args: Mapping[str, Any], n_classes: int, size: tuple[int, int]) -> nn.Module:
-    name, arguments = _timm_name(model), dict(model_args)
+def timm_arguments(model: str, model_args: Mapping[str, Any], size: tuple[int, int]) -> tuple[str, dict[str, Any]]:
+    """The name and the arguments with which timm builds the model's layers, beside classes and channels; nothing on weights."""
+    name = _timm_name(model)
+    arguments = {key: value for key, value in model_args.items() if key not in OF_WEIGHTS}
     config = timm.get_pretrained_cfg(name, allow_unregistered=False)
     if config is not None and config.fixed_input_size:
         arguments.setdefault("img_size", size)
+    return name, arguments
+
+
+def _timm_model(model: str, model_args: Mapping[str, Any], n_classes: int, size: tuple[int, int], empty: bool) -> nn.Module:
+    name, arguments = timm_arguments(model, model_args, size)
+    unread = (PRETRAINED, CHECKPOINT) if empty else ()
+    weights = {key: model_args[key] for key in OF_WEIGHTS if key in model_args and key not in unread}
     remedy = "; mend task.model_args, or set task.image_size" if model_args else "; set task.image_size"
     with loading(f"task.model {model}", f"cannot be built for {size[1]} x {size[0]} images", remedy):
-        return timm.create_model(name, num_classes=n_classes, in_chans=3, **arguments)
+        return timm.create_model(name, num_classes=n_classes, in_chans=3, **arguments, **weights)
 
 
-def _transformers_model(model: str, model_args: Mapping[str, Any], n_classes: int, size: tuple[int, int]) -> nn.Module:
+def _transformers_model(model: str, model_args: Mapping[str, Any], n_classes: int, size: tuple[int, int], empty: bool) -> nn.Module:
     weights = has_weights(model, model_args)
     arguments = {name: value for name, value in model_args.items() if name != PRETRAINED}
     known = config_of(model, MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, PURPOSE, {})
@@ -75,14 +98,14 @@ def _transformers_model(model: str, model_args: Mapping[str, Any], n_classes: in
         # As timm's img_size: a model that starts from nothing takes the images as they are.
         arguments.setdefault("image_size", size[0] if size[0] == size[1] else size)
     config = config_of(model, MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, PURPOSE, arguments, n_classes)
-    return built(AutoModelForImageClassification, model, config, weights=weights)
+    return built(AutoModelForImageClassification, model, config, weights=weights and not empty)
 
 
 def normalization_of(model: str | nn.Module) -> tuple[Sequence[float], Sequence[float]] | None:
     """(mean, s.d.) per channel of pixels in 0..1 that a model states, by name or as an object, or None."""
     if isinstance(model, str):
         model = full_name(model)
-        if _library(model) == "transformers":
+        if library_of(model) == "transformers":
             return stated_normalization(model)
         config = timm.get_pretrained_cfg(_timm_name(model), allow_unregistered=False)
         return None if config is None else (config.mean, config.std)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from hf_datadiet.errors import BadRowsError, RecipeError, SourceError
+from hf_datadiet.errors import BadRowsError, PublishError, RecipeError, SourceError
 from hf_datadiet.sealed import cached
 from hf_datadiet.tasks._transformers import loading, place
 
@@ -26,6 +26,9 @@ BATCH = 1000
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+
+PROBES = ("A text, and ANOTHER one.", "naïve Straße 東京 🙂", "  two  spaces\tand\nlines ")
+"""Texts on which a tokenizer that was saved shows whether it is still the same."""
 
 
 @dataclass(frozen=True)
@@ -210,6 +213,26 @@ def loaded_tokenizer(name: str) -> Any:
             f"task.tokenizer {name} has no pad token; add one (tokenizer.pad_token = tokenizer.eos_token) and save it to a folder"
         )
     return tokenizer
+
+
+def save_tokenizer(tokenizer: Any, name: str, target: Path) -> None:
+    """Save a tokenizer as transformers does; `PublishError` if what is then read there makes other tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        # Its last use is no part of it.
+        backend.no_truncation()
+        backend.no_padding()
+    tokenizer.save_pretrained(target)
+    again: Any = AutoTokenizer.from_pretrained(target, trust_remote_code=False)
+    texts = [probe_of(tokenizer), *PROBES]
+    if dict(again(texts, truncation=True, verbose=False)) != dict(tokenizer(texts, truncation=True, verbose=False)):
+        raise PublishError(f"task.tokenizer {name} makes other tokens once it was saved and read again; publish without --push-models")
+
+
+def probe_of(tokenizer: Any) -> str:
+    """A text of some hundred of the tokenizer's own words."""
+    words = sorted(tokenizer.get_vocab())
+    return " ".join(words[:: 1 + len(words) // 256])
 
 
 def fingerprint_of(tokenizer: Any) -> str:

@@ -46,8 +46,10 @@ class Task(Protocol):
     """A frozen dataclass whose fields are the task's own recipe keys; a file defines `TASK`, the class itself.
 
     The training loop knows nothing of the modality: it passes what `prepare` returned back to the task. A task may also have
-    `loss(logits [B, C], labels int64 [B]) -> [B]`, without which it is the cross-entropy: see `losses_of`; and
-    `for_model(name) -> Task`, if another of `evaluate.models` needs its rows prepared otherwise.
+    `loss(logits [B, C], labels int64 [B]) -> [B]`, without which it is the cross-entropy: see `losses_of`;
+    `for_model(name) -> Task`, if another of `evaluate.models` needs its rows prepared otherwise; and
+    `export(trained: Trained, target: Path) -> Exported`, without which its models cannot be published (`exported`): the files that the
+    model's library reads, written into the folder `target`.
     """
 
     def find_columns(self, features: Features, named: Mapping[str, str]) -> dict[str, str]:

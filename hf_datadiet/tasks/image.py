@@ -24,7 +24,9 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 
 from hf_datadiet.errors import BadRowsError, RecipeError, SourceError
+from hf_datadiet.exported import Exported, Trained
 from hf_datadiet.sealed import cached
+from hf_datadiet.tasks._image_export import export_image_model
 from hf_datadiet.tasks._image_models import Stem, check_size, named_model, normalization_of
 from hf_datadiet.tasks.base import label_column, the_column
 
@@ -169,6 +171,10 @@ class ImageTask:
         mean = torch.tensor(fitted["mean"], dtype=torch.float32, device=device).view(1, 3, 1, 1)
         std = torch.tensor(fitted["std"], dtype=torch.float32, device=device).view(1, 3, 1, 1)
         return (pixels.float() - mean) / std
+
+    def export(self, trained: Trained, target: Path) -> Exported:
+        """The model with the size and the normalisation of its images."""
+        return export_image_model(trained, self.stem, self.image_size is not None, target)
 
     def metrics(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
         """Accuracy, as a fraction."""

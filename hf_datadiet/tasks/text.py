@@ -24,8 +24,19 @@ from transformers import AutoModelForSequenceClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
 from hf_datadiet.errors import RecipeError
+from hf_datadiet.exported import REPO, Exported, Trained
 from hf_datadiet.gradients.forward import logits_of
 from hf_datadiet.gradients.rest import at_rest
+from hf_datadiet.tasks._exporting import (
+    exporting,
+    filled,
+    read_back,
+    require_same,
+    save_transformers,
+    shown_name,
+    start_of,
+    without_places,
+)
 from hf_datadiet.tasks._tokens import (
     INPUTS,
     Texts,
@@ -34,6 +45,8 @@ from hf_datadiet.tasks._tokens import (
     fingerprint_of,
     kept_tokenizer,
     loaded_tokenizer,
+    probe_of,
+    save_tokenizer,
     tokenised,
     tokens_in_memory,
     trained_tokenizer,
@@ -43,6 +56,11 @@ from hf_datadiet.tasks.base import check_alone, check_classes, label_column, the
 
 TRAIN = "train"
 """The name of a tokenizer that is learned on the spot."""
+
+PIPELINE = f"""from transformers import pipeline
+
+classify = pipeline("text-classification", model="{REPO}")
+print(classify(GIVEN, truncation=True))"""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -122,21 +140,22 @@ class TextTask:
 
     def build_model(self, model: str | nn.Module, model_args: Mapping[str, Any], n_classes: int, prepared: Tokens) -> nn.Module:
         """A model for `n_classes`: random weights from a configuration, or pretrained ones under a new head."""
-        net = model if isinstance(model, nn.Module) else self._named_model(model, model_args, n_classes, prepared)
+        net = model if isinstance(model, nn.Module) else self._named_model(model, model_args, n_classes, prepared.tokenizer)
         self._check(net, model if isinstance(model, str) else type(model).__name__, n_classes, prepared)
         return net.train()
 
-    def _named_model(self, model: str, model_args: Mapping[str, Any], n_classes: int, prepared: Tokens) -> nn.Module:
+    def _named_model(self, model: str, model_args: Mapping[str, Any], n_classes: int, tokenizer: Any, *, empty: bool = False) -> nn.Module:
+        """`empty`: the same layers, but no weights are read: others will be put in their place."""
         model = _named(model)
         weights = has_weights(model, model_args)
         if weights and self.tokenizer == TRAIN:
             raise RecipeError(f"task.model {model} is pretrained on its own tokens; set task.tokenizer={model.partition(':')[2]}")
         arguments = {name: value for name, value in model_args.items() if name != PRETRAINED}
-        arguments["pad_token_id"] = prepared.tokenizer.pad_token_id
+        arguments["pad_token_id"] = tokenizer.pad_token_id
         if is_a_type(model.partition(":")[2]) or self.tokenizer == TRAIN:
-            arguments.setdefault("vocab_size", len(prepared.tokenizer))
+            arguments.setdefault("vocab_size", len(tokenizer))
         config = config_of(model, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, "sequence classification", arguments, n_classes)
-        return built(AutoModelForSequenceClassification, model, config, weights=weights)
+        return built(AutoModelForSequenceClassification, model, config, weights=weights and not empty)
 
     def collate(
         self, prepared: Tokens, rows: torch.Tensor, fitted: Mapping[str, Any], device: torch.device, augment: torch.Generator | None
@@ -156,6 +175,32 @@ class TextTask:
     def metrics(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
         """Accuracy, as a fraction."""
         return {"accuracy": float((logits.argmax(1) == labels).double().mean())}
+
+    def export(self, trained: Trained, target: Path) -> Exported:
+        """The model with its tokenizer, as transformers saves them."""
+        name, fitted = _named(trained.model), trained.fitted
+        tokenizer = copy.deepcopy(kept_tokenizer(self.tokenizer, fitted["tokenizer"], fitted["fingerprint"]))
+        net = self._named_model(name, trained.model_args, len(trained.classes), tokenizer, empty=True)
+        pair = "text_pair" in trained.columns
+        # What a pipeline gives the model, and where it cuts a text, is read from the tokenizer.
+        tokenizer.model_input_names, tokenizer.model_max_length = list(fitted["inputs"]), self.max_length
+        save_transformers(filled(net, trained.weights, name), name, trained.classes, target)
+        with exporting(name):
+            save_tokenizer(tokenizer, self.tokenizer, target)
+        row = tokenizer(*[probe_of(tokenizer)] * (2 if pair else 1), return_tensors="pt", truncation=True)
+        require_same(net, lambda: read_back(AutoModelForSequenceClassification, target), dict(row), name)
+        without_places(target)
+        start, base = start_of(name, has_weights(name, trained.model_args))
+        return Exported(
+            library="transformers",
+            pipeline_tag="text-classification",
+            model=shown_name(name, net),
+            by_name=True,
+            code=PIPELINE.replace("GIVEN", '{"text": "one text", "text_pair": "another"}' if pair else '"a text"'),
+            start=start,
+            base_model=base,
+            inputs=f"{'pairs of texts' if pair else 'texts'}, cut to {self.max_length} tokens",
+        )
 
     def _check(self, net: nn.Module, model: str, n_classes: int, prepared: Tokens) -> None:
         """Texts of `max_length` must fit the model, and padding must not change what it says. At rest: no generator moves."""

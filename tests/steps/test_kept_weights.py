@@ -170,9 +170,10 @@ def test_killed_between_the_weights_and_the_result(
             raise KeyboardInterrupt
         write(path, *given, **named)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(store, "write_safetensors", dying)
-        run(folder, **KEEPING)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, **KEEPING)
     assert files(folder) == KEPT[:1] and RunFolder(folder).trained("main") == {}, "weights alone are no result"
     run(folder, **KEEPING)
     assert trained[:3] == [("full", SEED), ("full", SEED), "goes on after epoch 1"]
@@ -189,9 +190,10 @@ def test_a_repeated_training_goes_on_where_it_was_stopped(
             raise KeyboardInterrupt
         alive(unit)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(Unfinished, "alive", dying)
-        run(folder, **KEEPING)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, **KEEPING)
     assert trained == [("full", SEED)]
     run(folder, **KEEPING)
     assert trained[1:] == [("full", SEED), "goes on after epoch 1", ("keep-50", SEED)]
