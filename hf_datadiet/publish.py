@@ -13,7 +13,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,12 @@ from hf_datadiet.card import to_card
 from hf_datadiet.durable import file_digest, json_text, notice, temporary_beside, write_bytes
 from hf_datadiet.errors import PublishError, RecipeError
 from hf_datadiet.evidence import require_no_places, write_evidence
-from hf_datadiet.hub.card import config_info, metadata, source_card
+from hf_datadiet.export import model_folders
+from hf_datadiet.hub.card import SourceCard, config_info, licence_of, metadata, source_card
 from hf_datadiet.hub.files import write_shards
 from hf_datadiet.hub.licence import may_publish
 from hf_datadiet.hub.merging import merged
+from hf_datadiet.hub.model_card import model_repo
 from hf_datadiet.hub.opening import in_memory
 from hf_datadiet.hub.origin import Origin, origin_of
 from hf_datadiet.hub.published import EVIDENCE, SCORES, require_config_name, scores_dataset, variant_splits
@@ -70,13 +72,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class Published:
-    """What was written to `tree`; `configs`: rows of each split of each config.
+    """What was written to `tree`; `configs`: rows of each split of each config; `models`: the folders of models, by repository.
 
     `pushed`: what became of it, one for each repository; `planned`: what a dry run found.
     """
 
     to: str
     tree: Path
+    models: Mapping[str, Path]
     configs: Mapping[str, Mapping[str, int]]
     pushed: tuple[Pushed, ...] = ()
     planned: tuple[Planned, ...] = ()
@@ -130,8 +133,9 @@ def publish_run(
     _check(recipe, selections, table, asked)
     origin = origin_of(table.source, recipe.source, ask=asked.push or asked.dry_run)
     target = Target(asked.to, public=asked.public, gate=origin.gate, create_pr=asked.create_pr)
+    source = source_card(origin.card, table.source.name, table.source.revision or "main")
     may_publish(
-        source_card(origin.card, table.source.name, table.source.revision or "main").license,
+        source.license,
         public=asked.public,
         ids_only=asked.ids_only,
         asserted=asked.asserted,
@@ -142,16 +146,29 @@ def publish_run(
     pinned = pin_again(recipe.source, table.source, folder.skipped(), given)
     report = report_run(recipe, folder)
     tree = asked.out or folder.path / "published"
+    models: dict[str, Path] = {}
+    if asked.models:
+        names, out = [selection.name for selection in selections], tree.with_name(f"{tree.name}-models")
+        folders = model_folders(folder, recipe, report, names, asked.to, licence_of(source, asked.asserted), out)
+        models = {model_repo(asked.to, name): place for name, place in folders.items()}
     with _appearing(tree) as temporary:
-        content = _write(folder, recipe, report, asked, origin, pinned, selections, temporary, note)
-    change = partial(_change, tree, content)
+        content = _write(folder, recipe, report, asked, origin, source, pinned, selections, temporary, note)
     configs = {SCORES: content.publication.scores, **content.publication.variants}
+    written = Published(asked.to, tree, models, configs)
+    # Models first: the card that names them comes last.
+    changes = [(replace(target, repo=repo, kind="model"), partial(_all_of, place)) for repo, place in models.items()]
+    changes.append((target, partial(_change, tree, content)))
     if asked.dry_run:
-        return Published(asked.to, tree, configs, planned=(planned(target, change),))
+        return replace(written, planned=tuple(planned(each, change) for each, change in changes))
     if not asked.push:
-        return Published(asked.to, tree, configs)
+        return written
     message = f"Data diet of {table.source.name}: {', '.join(configs)}"
-    return Published(asked.to, tree, configs, pushed=(push(target, change, message=message, note=note),))
+    return replace(written, pushed=tuple(push(each, change, message=message, note=note) for each, change in changes))
+
+
+def _all_of(place: Path, remote: Remote) -> Change:
+    """Every file of a folder; others that lie there stay."""
+    return Change({str(path.relative_to(place)): path for path in sorted(place.rglob("*")) if path.is_file()})
 
 
 @dataclass(frozen=True)
@@ -199,6 +216,7 @@ def _write(
     report: Report,
     asked: Asked,
     origin: Origin,
+    source: SourceCard,
     pinned: Pinned,
     selections: Sequence[Selection],
     tree: Path,
@@ -211,11 +229,10 @@ def _write(
     shown = asked.examples if asked.examples is not None else origin.private is False and origin.gate is None and not asked.ids_only
     headline = next(name for name, column in table.columns.items() if name == column.score)
     rows = {config: {str(split): info.num_examples for split, info in (about.splits or {}).items()} for config, about in infos.items()}
-    source = source_card(origin.card, table.source.name, table.source.revision or "main")
     publication = Publication(
         repo=asked.to,
-        scores=rows.pop(SCORES),
-        variants=rows,
+        scores=rows[SCORES],
+        variants={config: splits for config, splits in rows.items() if config != SCORES},
         command=report.provenance["command"],
         recipe=f"{EVIDENCE}/recipe.yaml",
         source_repo=origin.repo,
@@ -227,6 +244,7 @@ def _write(
         prefix=asked.prefix,
         definitions=registry.definitions("scorers", recipe.score.scores),
         strategies=registry.definitions("selectors", sorted({selection.strategy for selection in selections})),
+        models={name: model_repo(asked.to, name) for name in rows if name != SCORES} if asked.models else {},
         examples=(ends(pinned, table, headline, evidence / "examples", f"{EVIDENCE}/examples"),) if shown else (),
         pictures=tuple(sorted(f"{EVIDENCE}/{path.relative_to(evidence)}" for path in evidence.glob("pictures/*.png"))),
     )
@@ -295,7 +313,7 @@ def _change(tree: Path, content: _Content, remote: Remote) -> Change:
     published = [*there.get("variants", {}), *there.get("earlier", ())]
     earlier = tuple(name for name in dict.fromkeys(published) if name not in content.publication.variants)
     stays = {path: digest for path, digest in before.items() if path.split("/")[0] in earlier}
-    publication = dataclasses.replace(content.publication, earlier=earlier)
+    publication = replace(content.publication, earlier=earlier)
     card = remote.read(CARD)
     text = merged(
         None if card is None else card.decode(),

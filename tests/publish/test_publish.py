@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, Image, load_dataset
-from huggingface_hub import DatasetCard, HfApi
+from huggingface_hub import DatasetCard, HfApi, ModelCard
+from transformers import AutoModelForSequenceClassification
 
 from hf_datadiet.recipe_yaml import kept_recipe
 from hf_datadiet.store import RunFolder
@@ -237,3 +238,26 @@ def test_what_lies_there_is_not_overwritten(pictures: Path, text_run: Path, call
     (pictures / "full" / "x").write_text("x")
     code, _, err = call("publish", str(pictures / "run"), "--to", "me/c", "--out", str(pictures / "full"))
     assert code == 2 and "is there already and is no publication" in err and (pictures / "full" / "x").exists()
+
+
+def test_models_go_along(place: Path, call: Call, hub: LoopbackHub, me: str, tmp_path: Path) -> None:
+    code, _, err = call("publish", str(place / "run"), "--to", REPO, "--push", "--push-models", f"source.path={place / 'source'}")
+    assert code == 2 and "evaluate.keep_weights=true" in err and not (place / "run" / "published").exists()
+    assert call("evaluate", str(place / "run"), "evaluate.keep_weights=true", f"source.path={place / 'source'}")[0] == 0
+    answer = publish(call, place, "--push", "--push-models")
+    assert [pushed["repo"] for pushed in answer["pushed"]] == ["me/toys-diet-keep-25", "me/toys-diet-keep-50", REPO]
+    assert all(pushed["private"] and pushed["changed"] for pushed in answer["pushed"])
+    card = hub.files(REPO)["README.md"].decode()
+    for name in ("keep-25", "keep-50"):
+        files = hub.files(f"models/me/toys-diet-{name}")
+        assert {"README.md", "model.safetensors"} <= set(files)
+        about = ModelCard(files["README.md"].decode()).data
+        assert REPO in about.datasets and about.eval_results
+        assert f"https://huggingface.co/me/toys-diet-{name}" in card
+        assert f"https://huggingface.co/datasets/{REPO}" in files["README.md"].decode()
+    if kept_recipe(place / "run").task.kind == "text":
+        model = AutoModelForSequenceClassification.from_pretrained("me/toys-diet-keep-50", cache_dir=str(tmp_path / "models"))
+        assert model.config.num_labels == 2
+    assert not [pushed for pushed in publish(call, place, "--push", "--push-models")["pushed"] if pushed["changed"]]
+    code, out, err = call("verify", REPO, f"source.path={place / 'source'}")
+    assert code == 0, out + err
