@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +20,7 @@ from datasets import Dataset, DatasetDict, DatasetInfo
 
 from hf_datadiet import registry
 from hf_datadiet.card import to_card
-from hf_datadiet.durable import file_digest, json_text, notice, temporary_beside, write_bytes
+from hf_datadiet.durable import file_digest, json_text, notice, write_bytes
 from hf_datadiet.errors import PublishError, RecipeError
 from hf_datadiet.evidence import require_no_places, write_evidence
 from hf_datadiet.hub.card import config_info, metadata, source_card
@@ -41,6 +39,7 @@ from hf_datadiet.records import Report, ScoreTable, Selection
 from hf_datadiet.reporting import report_run
 from hf_datadiet.showcase import ends
 from hf_datadiet.store import RunFolder
+from hf_datadiet.swapping import swapping
 
 CARD, PUBLICATION, MANIFEST = "README.md", f"{EVIDENCE}/publication.json", f"{EVIDENCE}/manifest.json"
 
@@ -127,7 +126,8 @@ def publish_run(
     """
     table = folder.load_scores()
     selections = [folder.load_selection(name) for name in folder.selections()]
-    _check(recipe, selections, table, asked)
+    tree = asked.out or folder.path / "published"
+    _check(recipe, selections, table, asked, tree)
     origin = origin_of(table.source, recipe.source, ask=asked.push or asked.dry_run)
     target = Target(asked.to, public=asked.public, gate=origin.gate, create_pr=asked.create_pr)
     may_publish(
@@ -141,8 +141,7 @@ def publish_run(
     )
     pinned = pin_again(recipe.source, table.source, folder.skipped(), given)
     report = report_run(recipe, folder)
-    tree = asked.out or folder.path / "published"
-    with _appearing(tree) as temporary:
+    with swapping(tree) as temporary:
         content = _write(folder, recipe, report, asked, origin, pinned, selections, temporary, note)
     change = partial(_change, tree, content)
     configs = {SCORES: content.publication.scores, **content.publication.variants}
@@ -165,32 +164,19 @@ class _Content:
     source_digest: str
 
 
-def _check(recipe: Recipe, selections: Sequence[Selection], table: ScoreTable, asked: Asked) -> None:
+def _check(recipe: Recipe, selections: Sequence[Selection], table: ScoreTable, asked: Asked, tree: Path) -> None:
     if recipe.source.label_noise is not None:
         raise RecipeError("this run has label noise, so its labels are not the source's; publish a run without source.label_noise")
     if asked.ids_only and asked.examples:
         raise PublishError("--examples shows rows of the source, and --ids-only publishes none; give one of them")
+    if tree.exists() and not (tree / MANIFEST).exists():
+        raise PublishError(f"{tree} is there already and is no publication; choose another --out, or remove it")
     for selection in selections:
         require_config_name(selection.name)
         if selection.table_digest != table.digest:
             raise PublishError(
                 f"selection {selection.name!r} was made from other scores than the run has now; prune again, under another name"
             )
-
-
-@contextmanager
-def _appearing(tree: Path) -> Iterator[Path]:
-    """A folder that takes the place of `tree` when the block ends well."""
-    if tree.exists() and not (tree / MANIFEST).exists():
-        raise PublishError(f"{tree} is there already and is no publication; choose another --out, or remove it")
-    temporary = temporary_beside(tree)
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        shutil.rmtree(tree, ignore_errors=True)
-        temporary.rename(tree)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write(
