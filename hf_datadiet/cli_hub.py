@@ -39,7 +39,8 @@ DIFFERS = 1
 @FORM
 def publish(folder: Path, overrides: tuple[str, ...], form: answers.Form, **asked: Any) -> None:
     """Publish the scores and selections of RUN with their evidence. Overrides say where the source lies now: source.path=FOLDER."""
-    from hf_datadiet.publish import Asked, publish_run
+    from hf_datadiet.publication import Asked
+    from hf_datadiet.publish import publish_run
 
     kept = RunFolder(folder)
     kept.require()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from datasets.utils.py_utils import convert_file_size_to_int
 
 from hf_datadiet.errors import RecipeError
 from hf_datadiet.hub.media import standing_alone
+from hf_datadiet.swapping import swapping
 
 Form = Literal["parquet", "disk"]
 
@@ -52,20 +51,14 @@ def write_splits(splits: Mapping[str, Dataset], folder: Path, form: Form, *, ski
     `load_dataset(folder)` or `load_from_disk(folder)` reads it back. An existing folder is replaced. `RecipeError` for a split
     that `load_dataset` would refuse; media as in `write_shards`.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp"
     for name, split in splits.items():
         require_loadable(name, split, form)
-    try:
+    with swapping(folder) as temporary:
         if form == "disk":
             _save_to_disk(splits, temporary, skip)
         else:
             for name, split in splits.items():
                 write_shards(split, temporary / "data", name, skip=skip)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def require_loadable(name: str, split: Dataset, form: Form = "parquet") -> None:

@@ -138,6 +138,21 @@ def test_ids_only_holds_nothing_of_the_source(place: Path, call: Call, hub: Loop
     assert code in (0, None) and "unknown  scores, selections, evaluations, report and card" in out, out + err
 
 
+def test_rows_of_an_earlier_commit_do_not_become_public(pictures: Path, call: Call, hub: LoopbackHub, me: str) -> None:
+    """A repository that is made public shows its history."""
+    asked = ("publish", str(pictures / "run"), "--to", REPO, "--push", f"source.path={pictures / 'source'}")
+    assert call(*asked)[0] == 0
+    assert call(*asked, "--ids-only")[0] == 0
+    code, _, err = call(*asked, "--ids-only", "--public", "--i-may-share", "cc-by-nd-4.0")
+    assert code == 2 and "has, or had, rows of the source, which would become public with it" in err
+    assert HfApi().dataset_info(REPO).private and len(hub.history(REPO)) == 3
+    assert (
+        call("publish", str(pictures / "run"), "--to", "me/ids", "--push", "--ids-only", "--public", "--i-may-share", "cc-by-nd-4.0")[0]
+        == 0
+    )
+    assert not HfApi().dataset_info("me/ids").private
+
+
 @pytest.mark.parametrize(
     ("card", "words", "fault"),
     [
