@@ -292,6 +292,8 @@ def test_a_default_that_was_moved_stays_where_it_is() -> None:
     )
     configs = {entry["config_name"]: entry.get("default") for entry in read(merged(moved, a_metadata(), BODY, OURS))["configs"]}
     assert configs == {"scores": None, "keep-50": True}
+    without = card.replace("  default: true\n", "")
+    assert merged(without, a_metadata(), BODY, OURS) == without, "somebody wants none"
 
 
 def test_a_variant_that_comes_later_leaves_the_first_alone() -> None:
