@@ -12,6 +12,7 @@ import torch
 from hf_datadiet.cells import short
 from hf_datadiet.errors import PublishError
 from hf_datadiet.exported import Exported, Trained
+from hf_datadiet.hub.merging import merged
 from hf_datadiet.hub.model_card import metadata, model_repo
 from hf_datadiet.model_card import Facts, body
 from hf_datadiet.recipe import IN_MEMORY, HeldOut, Recipe
@@ -40,6 +41,7 @@ def model_folders(
     table, seed = folder.load_evaluation(evaluation), folder.trials.first_seed
     # All of them are looked for before the first is written.
     for name in selections:
+        model_repo(dataset_repo, name)
         folder.load_weights(evaluation, name, seed)
     made: dict[str, Path] = {}
     for name in selections:
@@ -115,4 +117,4 @@ def _card(
         seed=trained.seed,
         accuracy=accuracy,
     )
-    return f"---\n{head}---\n\n{body(facts)}"
+    return merged(None, head, body(facts), ())

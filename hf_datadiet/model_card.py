@@ -15,7 +15,6 @@ from hf_datadiet.exported import Exported
 from hf_datadiet.sentences import because
 
 MADE_WITH = ("hf-datadiet", "torch", "timm", "transformers", "python")
-AUGMENTATIONS = {"crop": "random crop after reflecting {} pixels at each border", "flip": "random mirroring"}
 
 
 @dataclass(frozen=True)
@@ -74,14 +73,12 @@ def _arm(facts: Facts) -> Mapping[str, Any]:
 
 def _result(facts: Facts) -> str:
     evaluation, own = facts.evaluation, _arm(facts)
-    beside = [
-        arm
-        for arm in evaluation["arms"]
-        if arm is own or arm["arm"] == "full" or (arm["n_rows"] == own["n_rows"] and arm["arm"].startswith(("random-", "stratified-")))
-    ]
+    drawn = [arm for arm in evaluation["arms"] if arm["arm"].startswith(("random-", "stratified-")) and arm["n_rows"] == own["n_rows"]]
+    full = [arm for arm in evaluation["arms"] if arm["arm"] == "full" and arm is not own]
     this = [f"this model ({facts.arm}, seed {facts.seed})", str(own["n_rows"]), number(100 * facts.accuracy, 2), "-", "1"]
     rows = [
-        [arm["arm"], str(arm["n_rows"]), number(arm["accuracy"], 2), interval(arm["low"], arm["high"]), str(arm["n"])] for arm in beside
+        [arm["arm"], str(arm["n_rows"]), number(arm["accuracy"], 2), interval(arm["low"], arm["high"]), str(arm["n"])]
+        for arm in [own, *full, *drawn]
     ]
     head = ["trained on", "rows", "accuracy, %", f"{short(evaluation['confidence'])} % interval of the mean", "seeds"]
     said = (
@@ -106,15 +103,17 @@ def _verdict(facts: Facts) -> Iterable[str]:
 
 def _training(facts: Facts) -> Iterable[str]:
     training, arm = facts.training, _arm(facts)
-    yield f"{arm['epochs']} epochs, {arm['steps']} steps of {training['batch_size']} rows, seed {facts.seed}"
+    epochs, steps, size = _counted(arm["epochs"], "epoch"), _counted(arm["steps"], "step"), _counted(training["batch_size"], "row")
+    yield f"{epochs}, {steps} of {size}, seed {facts.seed}"
     yield f"optimizer {_named(training['optimizer'])}"
-    yield f"learning rate {_named(training['schedule'])}"
+    yield f"learning rate {_named({**training['schedule'], 'gamma': training['schedule']['milestones'] and training['schedule']['gamma']})}"
     if training["label_smoothing"]:
         yield f"label smoothing {training['label_smoothing']}"
     yield f"precision {training['precision']}"
-    drawn = [words.format(facts.options[key]) for key, words in AUGMENTATIONS.items() if facts.options.get(key)]
-    if drawn:
-        yield f"augmentation: {', '.join(drawn)}"
+    if facts.options.get("crop"):
+        yield f"random crops of images reflected at each border by {_counted(facts.options['crop'], 'pixel')}"
+    if facts.options.get("flip"):
+        yield "images mirrored at random"
     yield "made with " + ", ".join(f"{name} {facts.versions[name]}" for name in MADE_WITH if name in facts.versions)
 
 
@@ -124,13 +123,18 @@ def _named(values: Mapping[str, Any]) -> str:
     return f"{values['name']} ({', '.join(more)})" if more else str(values["name"])
 
 
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
 def _plain(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _limits(facts: Facts) -> Iterable[str]:
     n = facts.evaluation["n_seeds"]
-    chosen = f"One seed of {n}, the first: it was named before any result was known, and is not the best of them." if n > 1 else "One seed."
+    first = f"One seed of {n}, the first, which was named before any result was known: unless by chance it is not the best of them."
+    chosen = first if n > 1 else "One seed."
     yield f"{chosen} Another seed gives other weights and another accuracy."
     yield "Trained to compare sets of rows, with one recipe for all of them: nothing was tuned for this one, and it is not meant for use."
     yield "What is wrong or one-sided in the rows it was trained on is in the model too."

@@ -19,6 +19,7 @@ from hf_datadiet.errors import PublishError, RecipeError
 from hf_datadiet.export import model_folders
 from hf_datadiet.hub.card import licence_of, source_card
 from hf_datadiet.hub.licence import may_publish
+from hf_datadiet.hub.merging import merged
 from hf_datadiet.hub.model_card import model_repo
 from hf_datadiet.hub.opening import in_memory
 from hf_datadiet.hub.origin import origin_of
@@ -32,7 +33,7 @@ from hf_datadiet.records import ScoreTable, Selection
 from hf_datadiet.reporting import report_run
 from hf_datadiet.store import RunFolder
 from hf_datadiet.swapping import swapping
-from hf_datadiet.tree import MANIFEST, change_of, write_tree
+from hf_datadiet.tree import CARD, MANIFEST, change_of, write_tree
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,12 @@ def publish_run(
 
 
 def _all_of(place: Path, remote: Remote) -> Change:
-    """Every file of a folder; others that lie there stay."""
-    return Change({str(path.relative_to(place)): path for path in sorted(place.rglob("*")) if path.is_file()})
+    """Every file of a folder; others that lie there stay, and what others wrote into the card."""
+    adds: dict[str, Path | bytes] = {str(path.relative_to(place)): path for path in sorted(place.rglob("*")) if path.is_file()}
+    there, ours = remote.read(CARD), (place / CARD).read_text(encoding="utf-8")
+    if there is not None:
+        adds[CARD] = merged(there.decode(), metadata_of(ours), generated(ours) or "", ()).encode()
+    return Change(adds)
 
 
 def _check(recipe: Recipe, selections: Sequence[Selection], table: ScoreTable, asked: Asked, tree: Path) -> None:

@@ -20,12 +20,12 @@ from hf_datadiet.hub.card import size_category, words
 
 BEGIN, END = "<!-- hf-datadiet:begin -->", "<!-- hf-datadiet:end -->"
 
-UNITED = ("language", "tags", "task_categories", "source_datasets")
+UNITED = ("language", "tags", "task_categories", "source_datasets", "datasets", "metrics")
 LICENCE = ("license", "license_name", "license_link", "license_details")
 
 
 def merged(existing: str | None, metadata: Mapping[str, Any], body: str, ours: Collection[str]) -> str:
-    """The text of README.md. `existing`: the one that is there; `metadata`: of `hub.card`; `body`: Markdown.
+    """The text of README.md. `existing`: the one that is there; `metadata`: of `hub.card` or `hub.model_card`; `body`: Markdown.
 
     `ours`: configs that this tool may write, those of earlier publications and those of this one. Raises `PublishError` where a config
     of the same name is somebody else's, where the YAML that is there cannot be read, and where a marker is lost or doubled.
@@ -85,6 +85,11 @@ def _united(had: Mapping[str, Any], new: dict[str, Any], ours: Collection[str]) 
             new[key] = list(dict.fromkeys([*words(had[key]), *new[key]]))
             if words(had[key]) == tuple(new[key]):
                 new[key] = had[key]
+    return {**had, **(_with_configs(had, new, ours) if "configs" in new else new)}
+
+
+def _with_configs(had: Mapping[str, Any], new: dict[str, Any], ours: Collection[str]) -> dict[str, Any]:
+    """The new keys of a dataset, with the configs that were there."""
     configs = _entries(had, "configs")
     foreign = [name for entry in new["configs"] if (name := entry["config_name"]) in configs and name not in ours]
     if foreign:
@@ -94,7 +99,7 @@ def _united(had: Mapping[str, Any], new: dict[str, Any], ours: Collection[str]) 
     new["configs"] = _with_entries(configs, new["configs"])
     new["dataset_info"] = _with_entries(_entries(had, "dataset_info"), new["dataset_info"])
     new["size_categories"] = [size_category(new["dataset_info"])]
-    return {**had, **new}
+    return new
 
 
 def _entries(had: Mapping[str, Any], key: str) -> dict[str, dict[str, Any]]:
