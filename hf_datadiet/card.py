@@ -15,7 +15,7 @@ from hf_datadiet.citations import defined, papers
 from hf_datadiet.escaping import Markdown, code, fenced, literal
 from hf_datadiet.examples import example_section
 from hf_datadiet.loading import how_to_load
-from hf_datadiet.markdown import RELIABILITY, bullets, dropped_because, evaluated_so, kept_so, listed, scored_by
+from hf_datadiet.markdown import RELIABILITY, bullets, dropped_because, evaluated_so, kept_so, listed, scored_by, tuning_section
 from hf_datadiet.publication import Publication
 from hf_datadiet.records import Report
 from hf_datadiet.sentences import because, cost_sentences, how_to_read, verdict_sentences
@@ -42,6 +42,7 @@ def to_card(report: Mapping[str, Any] | Report, publication: Publication) -> str
         *(_evaluation_section(evaluation, made) for evaluation in made.evaluations),
         *_transfer_sections(made),
         *_kept_sections(made, publication),
+        *(tuning_section(tuning) for tuning in made.tunings if tuning["selection"] in publication.variants),
         *_score_sections(made, publication),
         _limit_section(made),
         *(example_section(examples) for examples in publication.examples),
@@ -203,7 +204,10 @@ def _cost_section(report: Report) -> str:
 
 def _origin_section(report: Report, publication: Publication) -> str:
     source, made = report.source, report.provenance
-    again = f"hf-datadiet run {publication.recipe} --out mine"
+    again = (
+        f"hf download {publication.repo} {publication.recipe} --repo-type dataset --local-dir .\n"
+        f"hf-datadiet run {publication.recipe} --out mine\nhf-datadiet verify {publication.repo}"
+    )
     facts = {
         **({"revision": code(source["revision"])} if source["revision"] else {}),
         "content": code(source["digest"]),
@@ -221,7 +225,7 @@ def _origin_section(report: Report, publication: Publication) -> str:
             "## Where it comes from, and how to check it",
             table(["source", Markdown(source_link(report, publication))], [[name, fact] for name, fact in facts.items()]),
             f"Made by {code(publication.command)}. To make it again, and to recompute what data can prove from the files here:",
-            fenced(f"{again}\nhf-datadiet verify {publication.repo}", "bash"),
+            fenced(again, "bash"),
             records,
         ]
     )
