@@ -24,8 +24,8 @@ from hf_datadiet.tabulated import accuracy_table, class_table, confounder_table,
 EVIDENCE = "evidence"
 """The folder of the repository where the run's records lie."""
 
-MOST_CLASSES = 20
-"""Longer tables are folded up."""
+MOST_LINES = 20
+"""Longer tables and lists of classes are folded up."""
 
 Entry = Mapping[str, Any]
 
@@ -167,10 +167,13 @@ def _kept_sections(report: Report, publication: Publication) -> Iterable[str]:
     yield f"## What stays of each class\n\n{pictures_of(report, 'classes')}".rstrip()
     for selection in report.selections:
         if selection["name"] in publication.variants:
-            classes = class_table(selection)
-            many = len(selection["per_class"]) > MOST_CLASSES
-            shown = folded(f"{len(selection['per_class'])} classes", classes) if many else classes
-            yield f"### {literal(selection['name'])}\n\n{kept_so(selection)} Of the others:\n\n{dropped_because(selection)}\n\n{shown}"
+            reasons = _folded_if_long("Why the others were dropped", dropped_because(selection), len(selection["reasons"]))
+            classes = _folded_if_long("Every class", class_table(selection), len(selection["per_class"]))
+            yield f"### {literal(selection['name'])}\n\n{kept_so(selection)} Of the others:\n\n{reasons}\n\n{classes}"
+
+
+def _folded_if_long(summary: str, text: str, n_lines: int) -> str:
+    return folded(summary, text) if n_lines > MOST_LINES else text
 
 
 def folded(summary: str, text: str) -> str:
