@@ -25,6 +25,7 @@ from hf_datadiet.hub.opening import in_memory
 from hf_datadiet.hub.origin import origin_of
 from hf_datadiet.hub.published import SCORES, require_config_name
 from hf_datadiet.hub.push import Change, Planned, Pushed, Remote, Target, planned, push
+from hf_datadiet.hub.reading import generated, metadata_of
 from hf_datadiet.hub.source import pin_again
 from hf_datadiet.publication import Asked
 from hf_datadiet.recipe import Recipe

@@ -29,12 +29,16 @@ from hf_datadiet.hub.model_card import model_repo
 from hf_datadiet.hub.origin import Origin
 from hf_datadiet.hub.published import EVIDENCE, SCORES, scores_dataset, variant_splits
 from hf_datadiet.hub.push import Change, Remote
+from hf_datadiet.hub.reading import metadata_of
 from hf_datadiet.hub.source import Pinned
 from hf_datadiet.publication import Asked, Publication
 from hf_datadiet.recipe import Recipe
 from hf_datadiet.records import Report, ScoreTable, Selection
 from hf_datadiet.showcase import ends
 from hf_datadiet.store import RunFolder
+
+DATA = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".arrow", ".txt", ".zip", ".tar", ".gz")
+"""How files end that datasets reads as data."""
 
 CARD, PUBLICATION, MANIFEST = "README.md", f"{EVIDENCE}/publication.json", f"{EVIDENCE}/manifest.json"
 
@@ -144,33 +148,31 @@ def change_of(tree: Path, content: Content, remote: Remote) -> Change:
     """
     before = _json(remote, MANIFEST).get("files", {})
     scored = _json(remote, f"{EVIDENCE}/scores.json").get("source", {}).get("digest", content.source_digest)
+    repo = content.publication.repo
     if scored != content.source_digest:
-        raise PublishError(f"{content.publication.repo} holds the scores of another source; choose another --to")
+        raise PublishError(f"{repo} holds the scores of another source; choose another --to")
     foreign = sorted(set(remote.files) & set(content.files) - set(before))
     if foreign:
+        raise PublishError(f"{repo} has a file {foreign[0]} that no publication wrote; choose another --to, or remove it")
+    there, card = _json(remote, PUBLICATION), remote.read(CARD)
+    text = None if card is None else card.decode()
+    hidden = [path for path in remote.files if path.endswith(DATA) and path not in before]
+    if hidden and "configs" not in metadata_of(text or ""):
+        # Until its card lists configs, a repository has one of all its files; from then on it has those.
         raise PublishError(
-            f"{content.publication.repo} has a file {foreign[0]} that no publication wrote; choose another --to, or remove it"
+            f"the data of {repo} ({hidden[0]}) would no longer be found; list it under configs in its README.md, or choose another --to"
         )
-    there = _json(remote, PUBLICATION)
     published = [*there.get("variants", {}), *there.get("earlier", ())]
     earlier = tuple(name for name in dict.fromkeys(published) if name not in content.publication.variants)
     stays = {path: digest for path, digest in before.items() if path.split("/")[0] in earlier}
     held_rows = there.get("held_rows", False)
     if content.only_ids_in_public and held_rows:
         # What was committed once can be read in the history.
-        raise PublishError(
-            f"{content.publication.repo} has, or had, rows of the source, which would become public with it; choose another --to for the ids"
-        )
+        raise PublishError(f"{repo} has, or had, rows of the source, which would become public with it; choose another --to for the ids")
     publication = replace(content.publication, earlier=earlier, held_rows=held_rows or not content.publication.ids_only)
-    card = remote.read(CARD)
-    text = merged(
-        None if card is None else card.decode(),
-        content.metadata,
-        to_card(content.report, publication),
-        {SCORES, *published} if there else (),
-    )
+    readme = merged(text, content.metadata, to_card(content.report, publication), {SCORES, *published} if there else ())
     adds: dict[str, Path | bytes] = {path: tree / path for path in content.files}
-    adds[CARD] = text.encode()
+    adds[CARD] = readme.encode()
     adds[PUBLICATION] = json_text(dataclasses.asdict(publication)).encode()
     adds[MANIFEST] = json_text({"files": {**stays, **content.files}}).encode()
     return Change(adds, tuple(sorted(set(before) - set(stays) - set(content.files))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from datasets import Dataset, Image, load_dataset
 from huggingface_hub import DatasetCard, HfApi, ModelCard
 from transformers import AutoModelForSequenceClassification
@@ -216,6 +218,27 @@ def test_a_source_on_the_hub(
     assert bool(shown) == (access == "public"), "rows are shown by default only where everybody may read them"
 
 
+@pytest.mark.parametrize("words", [(), ("--ids-only",)])
+def test_the_code_of_the_card_works(words: tuple[str, ...], pictures: Path, call: Call, hub: LoopbackHub, me: str) -> None:
+    sha = hub.commit("org/toys", source_files(pictures))
+    asked = yaml.safe_load((pictures / "mine.yaml").read_text())
+    asked["source"] = {**asked["source"], "path": None, "repo": "org/toys"}
+    (pictures / "hub.yaml").write_text(yaml.safe_dump(asked))
+    assert call("run", str(pictures / "hub.yaml"), "--out", str(pictures / "second"))[0] == 0
+    code, _, err = call("publish", str(pictures / "second"), "--to", REPO, "--push", *words)
+    assert code == 0, err
+    block = re.search(r"```python\n(.*?)```", hub.files(REPO)["README.md"].decode(), re.DOTALL)
+    assert block is not None and f'revision="{sha}"' in block[1]
+    names: dict[str, Any] = {}
+    exec(block[1], names)
+    kept, table = RunFolder(pictures / "second").load_selection("keep-25").kept, RunFolder(pictures / "second").load_scores()
+    assert names["kept"]["example_id"][:] == kept.tolist()
+    assert np.array_equal(np.array(names["scored"]["el2n"][:], np.float32), table.columns["el2n"].mean)
+    assert {"image", "label", "uid", "example_id", "el2n"} <= set(names["scored"].column_names)
+    if words:
+        assert raw(names["lean"]) == [source_split(pictures, "train")[row] for row in kept]
+
+
 def test_a_dry_run_and_a_pull_request(pictures: Path, call: Call, hub: LoopbackHub, me: str) -> None:
     plan = publish(call, pictures, "--dry-run")["planned"][0]
     assert plan["creates"] and plan["private"] and f"datasets/{REPO}" not in hub.repos
@@ -249,6 +272,9 @@ def test_what_lies_there_is_not_overwritten(pictures: Path, text_run: Path, call
     assert code in (0, None), err
     code, _, err = call("publish", str(text_run / "run"), "--to", "me/b", "--push", "--out", str(pictures / "elsewhere"))
     assert code == 2 and "me/b holds the scores of another source" in err
+    hub.commit("me/data", {"data/train.csv": b"a,b\n1,2\n", "README.md": b"# Data\n"}, access="private")
+    code, _, err = call("publish", str(pictures / "run"), "--to", "me/data", "--push")
+    assert code == 2 and "the data of me/data (data/train.csv) would no longer be found" in err
     (pictures / "full").mkdir()
     (pictures / "full" / "x").write_text("x")
     code, _, err = call("publish", str(pictures / "run"), "--to", "me/c", "--out", str(pictures / "full"))
