@@ -44,6 +44,7 @@ KINDS: dict[str, tuple[str, Pillow.Image, dict[str, Any]]] = {
     "gif": ("GIF", PICTURE, {}),
     "gif, moving": ("GIF", PICTURE, {"save_all": True, "append_images": [OTHER], "duration": 70, "loop": 3, "transparency": 5}),
     "webp": ("WEBP", PICTURE, {}),
+    "webp, alpha": ("WEBP", Pillow.fromarray(PIXELS), {}),
     "webp, lossless": ("WEBP", Pillow.fromarray(PIXELS), {"lossless": True}),
     "webp, moving": ("WEBP", PICTURE, {"save_all": True, "append_images": [OTHER], "duration": 70, "loop": 3}),
 }

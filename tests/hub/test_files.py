@@ -214,10 +214,13 @@ def test_a_long_split_is_several_files(tmp_path: Path) -> None:
 
 def test_one_file_is_what_datasets_writes(tmp_path: Path) -> None:
     """Row groups, chunks, page index, compression: by these the Hub finds what two versions share, and the viewer a row."""
-    whole = pictures(40, note=[f"n{row}" for row in range(40)])
-    whole.to_parquet(str(tmp_path / "theirs.parquet"))
-    ours = write_shards(whole, tmp_path, "ours").files[0]
-    assert ours.read_bytes() == (tmp_path / "theirs.parquet").read_bytes()
+    rng = np.random.default_rng(0)
+    words = [rng.bytes(int(rng.integers(50, 1500))).hex() for _ in range(6000)]
+    long = Dataset.from_dict({"text": words, "lists": [["x"] * (row % 3) for row in range(6000)]})
+    for name, whole in {"images": pictures(40, size=160, note=[f"n{row}" for row in range(40)]), "texts": long}.items():
+        whole.to_parquet(str(tmp_path / "theirs.parquet"))
+        ours = write_shards(whole, tmp_path / name, "train").files[0]
+        assert ours.stat().st_size > 2_000_000 and ours.read_bytes() == (tmp_path / "theirs.parquet").read_bytes()
 
 
 def test_row_groups_are_as_long_as_the_viewer_expects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
