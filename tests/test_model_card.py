@@ -34,7 +34,7 @@ from hf_datadiet.store import RunFolder
 from hf_datadiet.training.session import open_session
 from tests.steps.test_score import recipe
 from tests.synthetic import source
-from tests.test_card import HIDDEN, HOSTILE, REPORT, WORDS, elements, with_words
+from tests.test_card import HIDDEN, HOSTILE, READER, REPORT, WORDS, elements, with_words
 from tests.test_report import unexplained
 
 SEED, DATASET = FIRST_EVALUATION_SEED, "me/toys-diet"
@@ -160,10 +160,12 @@ def test_what_others_wrote_into_a_model_card_stays(made: Mapping[str, Path]) -> 
     ours = (made["keep-50"] / "README.md").read_text()
     assert card_over(None, ours) == ours == card_over(ours, ours)
     theirs = ours.replace("tags:\n", "tags:\n- mine  # of mine\n").replace("---\n\n<!--", "custom: 1\n---\n\nMy words.\n\n<!--")
+    theirs = theirs.replace("datasets:\n", "datasets:\n- me/pretraining\n")
     older = theirs.replace("## Limits", "## Older limits").replace("value: 0.", "value: 1.")
     again = card_over(older, ours)
     data = ModelCard(again).data
     assert "My words." in again and "## Older limits" not in again and data.custom == 1
+    assert data.datasets == ["me/pretraining", DATASET]
     assert data.tags == ["mine", "data-pruning", "datadiet"] and data.eval_results == ModelCard(ours).data.eval_results
     assert card_over(again, ours) == again
 
@@ -192,7 +194,7 @@ def test_a_name_that_no_hub_takes_is_refused_before_anything_is_written(
 
 # Words of the data
 
-CODE = 'model = make("MODEL", x=\'```\')\nprint("`````")'
+CODE = "model = 1\n```\n# not a heading\n````"
 
 
 def facts(words: Mapping[str, str]) -> Facts:
@@ -226,6 +228,11 @@ def test_a_word_let_through_would_be_noticed() -> None:
 def test_no_element_comes_from_the_data(word: str) -> None:
     text = body(facts(dict.fromkeys(WORDS, word)))
     assert elements(text) == PLAIN and not HIDDEN.search(text.replace("\n", ""))
+
+
+def test_the_code_ends_where_it_ends() -> None:
+    (fence,) = [token for token in READER.parse(body(facts({word: word for word in WORDS}))) if token.type == "fence"]
+    assert fence.content == CODE + "\n" and fence.info == "python"
 
 
 @settings(max_examples=200)
