@@ -1,1 +1,1 @@
-"""Where datasets come from (and, later, go to)."""
+"""Where datasets come from and go to: the only home of huggingface_hub."""
