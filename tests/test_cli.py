@@ -318,15 +318,18 @@ def test_prune_writes_the_dataset(form: str, copy: Path, call: Callable[..., Sai
     assert set(written["test"]["diet_el2n"]) == {None} and not set(written["test"]["example_id"]) & set(table.example_id.tolist())
 
 
-def test_a_split_called_test_is_not_written_over(tmp_path: Path, call: Callable[..., Said]) -> None:
-    """The rows that stay and the rows held out of the same split both have their place."""
-    DatasetDict({"test": pictures(40)}).save_to_disk(str(tmp_path / "toys"))
+def test_the_other_splits_are_written_too(tmp_path: Path, call: Callable[..., Said]) -> None:
+    """Rows that stay and rows held out of the same split have their places beside them; what does not fit is named."""
+    splits = {"test": pictures(40), "dev": pictures(6, seed=1), "odd": pictures(3, note=["a", "b", "c"])}
+    DatasetDict({**splits}).save_to_disk(str(tmp_path / "toys"))
     recipe = {**RECIPE, "source": {"path": str(tmp_path / "toys"), "split": "test", "test": {"fraction": 0.2}}, "score": {"seeds": 1}}
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(recipe))
     assert call("score", tmp_path / "toy.yaml", "--out", tmp_path / "run").code == 0
-    assert call("prune", tmp_path / "run", "--name", "a", "--score", "el2n", "--keep", "10", "--write", "parquet").code == 0
+    said = call("prune", tmp_path / "run", "--name", "a", "--score", "el2n", "--keep", "10", "--write", "parquet")
+    assert said.code == 0 and said.err == "split odd of the source is left out: its columns are not those of test\n"
     written = load_dataset(str(tmp_path / "run" / "selections" / "a" / "dataset"))
-    assert {name: len(split) for name, split in written.items()} == {"test": 10, "held_out": 8}
+    assert {name: len(split) for name, split in written.items()} == {"test": 10, "dev": 6, "held_out": 8}
+    assert [image.tobytes() for image in written["dev"]["image"]] == [image.tobytes() for image in splits["dev"]["image"]]
 
 
 QUOTAS = "{'0': 6, '1': 3, '2': 1, '3': 1, '4': 1, '5': 0, '6': 0, '7': 0, '8': 0, '9': 0}"
