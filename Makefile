@@ -17,8 +17,9 @@ help:  ## list the targets
 demo: .venv/.installed  ## score, prune and evaluate 8x8 digits offline, on a CPU
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=2 $(BIN)/hf-datadiet run recipes/digits.yaml
 
+# One process for each core, up to eight; a file of tests stays together, for what its tests share.
 test: .venv/.installed  ## the quick tests, offline
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 test-slow: .venv/.installed  ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not models"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # the same names once more, for type checkers and editors
     from hf_datadiet.from_logits import scores_from_logits
     from hf_datadiet.mapping import ExampleScorer
     from hf_datadiet.prune import prune_dataset
+    from hf_datadiet.publish import publish_dataset
     from hf_datadiet.records import (
         ArmResult,
         EvaluationTable,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:  # the same names once more, for type checkers and editors
     from hf_datadiet.suspects import find_suspects
     from hf_datadiet.tasks._callable import CallableTask
     from hf_datadiet.trainer import DynamicsRecorder
+    from hf_datadiet.verify import verify_publication
 
     __version__: str
 
@@ -52,8 +54,10 @@ __all__ = [
     "evaluate_selections",
     "find_suspects",
     "prune_dataset",
+    "publish_dataset",
     "score_dataset",
     "scores_from_logits",
+    "verify_publication",
 ]
 
 _NAMES_BY_MODULE = {
@@ -62,6 +66,7 @@ _NAMES_BY_MODULE = {
     "from_logits": ["scores_from_logits"],
     "mapping": ["ExampleScorer"],
     "prune": ["prune_dataset"],
+    "publish": ["publish_dataset"],
     "records": [
         "ArmResult",
         "EvaluationTable",
@@ -78,6 +83,7 @@ _NAMES_BY_MODULE = {
     "suspects": ["find_suspects"],
     "tasks._callable": ["CallableTask"],
     "trainer": ["DynamicsRecorder"],
+    "verify": ["verify_publication"],
 }
 _MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
 

@@ -139,6 +139,7 @@ def _suspect_cell(name: str, value: Any) -> str:
 def of_publication(found: Published) -> Answer:
     """What was written, what was sent, and how it is used."""
     lines = [f"tree      {found.tree}", f"configs   {', '.join(found.configs)}"]
+    lines += [f"model     {place}" for place in found.models.values()]
     for plan in found.planned:
         lines += ["", *_plan(plan)]
     for pushed in found.pushed:
@@ -151,6 +152,7 @@ def of_publication(found: Published) -> Answer:
     data = {
         "to": found.to,
         "tree": str(found.tree),
+        "models": {repo: str(place) for repo, place in found.models.items()},
         "configs": {name: dict(rows) for name, rows in found.configs.items()},
         "planned": [_planned(plan) for plan in found.planned],
         "pushed": [dataclasses.asdict(pushed) for pushed in found.pushed],

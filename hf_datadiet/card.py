@@ -15,7 +15,7 @@ from hf_datadiet.citations import defined, papers
 from hf_datadiet.escaping import Markdown, code, fenced, literal
 from hf_datadiet.examples import example_section
 from hf_datadiet.loading import how_to_load
-from hf_datadiet.markdown import RELIABILITY, bullets, dropped_because, evaluated_so, kept_so, listed, scored_by
+from hf_datadiet.markdown import RELIABILITY, bullets, dropped_because, evaluated_so, kept_so, listed, scored_by, tuning_section
 from hf_datadiet.publication import Publication
 from hf_datadiet.records import Report
 from hf_datadiet.sentences import because, cost_sentences, how_to_read, verdict_sentences
@@ -24,8 +24,8 @@ from hf_datadiet.tabulated import accuracy_table, class_table, confounder_table,
 EVIDENCE = "evidence"
 """The folder of the repository where the run's records lie."""
 
-MOST_CLASSES = 20
-"""Longer tables are folded up."""
+MOST_LINES = 20
+"""Longer tables and lists of classes are folded up."""
 
 Entry = Mapping[str, Any]
 
@@ -42,6 +42,7 @@ def to_card(report: Mapping[str, Any] | Report, publication: Publication) -> str
         *(_evaluation_section(evaluation, made) for evaluation in made.evaluations),
         *_transfer_sections(made),
         *_kept_sections(made, publication),
+        *(tuning_section(tuning) for tuning in made.tunings if tuning["selection"] in publication.variants),
         *_score_sections(made, publication),
         _limit_section(made),
         *(example_section(examples) for examples in publication.examples),
@@ -166,10 +167,13 @@ def _kept_sections(report: Report, publication: Publication) -> Iterable[str]:
     yield f"## What stays of each class\n\n{pictures_of(report, 'classes')}".rstrip()
     for selection in report.selections:
         if selection["name"] in publication.variants:
-            classes = class_table(selection)
-            many = len(selection["per_class"]) > MOST_CLASSES
-            shown = folded(f"{len(selection['per_class'])} classes", classes) if many else classes
-            yield f"### {literal(selection['name'])}\n\n{kept_so(selection)} Of the others:\n\n{dropped_because(selection)}\n\n{shown}"
+            reasons = _folded_if_long("Why the others were dropped", dropped_because(selection), len(selection["reasons"]))
+            classes = _folded_if_long("Every class", class_table(selection), len(selection["per_class"]))
+            yield f"### {literal(selection['name'])}\n\n{kept_so(selection)} Of the others:\n\n{reasons}\n\n{classes}"
+
+
+def _folded_if_long(summary: str, text: str, n_lines: int) -> str:
+    return folded(summary, text) if n_lines > MOST_LINES else text
 
 
 def folded(summary: str, text: str) -> str:
@@ -203,7 +207,10 @@ def _cost_section(report: Report) -> str:
 
 def _origin_section(report: Report, publication: Publication) -> str:
     source, made = report.source, report.provenance
-    again = f"hf-datadiet run {publication.recipe} --out mine"
+    again = (
+        f"hf download {publication.repo} {publication.recipe} --repo-type dataset --local-dir .\n"
+        f"hf-datadiet run {publication.recipe} --out mine\nhf-datadiet verify {publication.repo}"
+    )
     facts = {
         **({"revision": code(source["revision"])} if source["revision"] else {}),
         "content": code(source["digest"]),
@@ -221,7 +228,7 @@ def _origin_section(report: Report, publication: Publication) -> str:
             "## Where it comes from, and how to check it",
             table(["source", Markdown(source_link(report, publication))], [[name, fact] for name, fact in facts.items()]),
             f"Made by {code(publication.command)}. To make it again, and to recompute what data can prove from the files here:",
-            fenced(f"{again}\nhf-datadiet verify {publication.repo}", "bash"),
+            fenced(again, "bash"),
             records,
         ]
     )

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from hf_datadiet import answers
-from hf_datadiet.durable import notice
-from hf_datadiet.ending import first
-from hf_datadiet.options import FORM, OVERRIDES, PLUGINS, RUN
-from hf_datadiet.reporting import report_run
+from hf_datadiet.errors import RecipeError
+from hf_datadiet.options import FORM, OVERRIDES, RUN
 from hf_datadiet.store import RunFolder
-from hf_datadiet.typed import command, recipe_of, say
+from hf_datadiet.typed import recipe_of, say
 
 DIFFERS = 1
 """Exit code where a publication does not hold."""
@@ -37,20 +36,18 @@ DIFFERS = 1
 @click.option("--dry-run", is_flag=True, help="List what would be sent, and send nothing.")
 @click.option("--prefix", default="", help="Put before the names of the score columns.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where the tree is written; default RUN/published.")
-@PLUGINS
 @FORM
-def publish(folder: Path, overrides: tuple[str, ...], allow_plugins: bool, form: answers.Form, **asked: object) -> None:
+def publish(folder: Path, overrides: tuple[str, ...], form: answers.Form, **asked: Any) -> None:
     """Publish the scores and selections of RUN with their evidence. Overrides say where the source lies now: source.path=FOLDER."""
-    from hf_datadiet.publish import Asked, publish_run
+    from hf_datadiet.publication import Asked
+    from hf_datadiet.publish import publish_run
 
     kept = RunFolder(folder)
     kept.require()
-    wanted = Asked(**asked)  # pyright: ignore[reportArgumentType]
-    recipe = recipe_of(kept, overrides)
-    report = report_run(recipe, kept)
-    found = publish_run(
-        kept, recipe, report, wanted, command=command(), allow_plugins=allow_plugins, note=notice if first() else lambda line: None
-    )
+    other = [word for word in overrides if not word.startswith("source")]
+    if other:
+        raise RecipeError(f"{other[0]} has no effect on what was scored; only source.KEY=VALUE can be set, where the source lies")
+    found = publish_run(kept, recipe_of(kept, overrides), Asked(**asked))
     say(answers.of_publication(found), form)
 
 

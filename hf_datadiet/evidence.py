@@ -36,8 +36,8 @@ from hf_datadiet.recipe_yaml import kept_recipe, recipe_from, to_yaml
 from hf_datadiet.records import ScoreTable
 from hf_datadiet.store import RunFolder
 
-WHOLE = ("report.json", "report.md", "fitted.json", "plan.json", "skipped.parquet", "pictures/*", "selections/*/selection.parquet")
-"""Files of a run folder that go along as they are."""
+WHOLE = ("report.json", "report.md", "fitted.json", "plan.json", "skipped.parquet", "pictures/[!.]*", "selections/*/selection.parquet")
+"""Files of a run folder that go along as they are; a name with a dot is one that somebody did not finish."""
 
 JUDGED = ("results.parquet", "evaluation.json", "tuning.json")
 """Of an evaluation or a tuning, beside its predictions."""

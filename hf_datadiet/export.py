@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ from typing import Any
 import torch
 
 from hf_datadiet.cells import short
-from hf_datadiet.durable import temporary_beside
 from hf_datadiet.errors import PublishError
 from hf_datadiet.exported import Exported, Trained
 from hf_datadiet.hub.merging import merged
@@ -21,6 +18,7 @@ from hf_datadiet.model_card import Facts, body
 from hf_datadiet.recipe import IN_MEMORY, HeldOut, Recipe
 from hf_datadiet.records import EvaluationTable, Report, Source
 from hf_datadiet.store import RunFolder
+from hf_datadiet.swapping import swapping
 from hf_datadiet.training.further import task_for
 from hf_datadiet.training.given import is_given
 from hf_datadiet.training.randomness import untouched_generators
@@ -48,7 +46,7 @@ def model_folders(
     made: dict[str, Path] = {}
     for name in selections:
         made[name] = out / name
-        with _appearing(made[name]) as target:
+        with swapping(made[name]) as target:
             exported = _write(folder, recipe, table, name, seed, target)
             card = _card(recipe, report, folder.source(), table, name, exported, dataset_repo, license)
             (target / "README.md").write_text(card, encoding="utf-8")
@@ -60,7 +58,7 @@ def write_model(folder: RunFolder, recipe: Recipe, evaluation: str, arm: str, se
 
     A folder that lies there is replaced. Raises as `model_folders`.
     """
-    with _appearing(target) as temporary:
+    with swapping(target) as temporary:
         return _write(folder, recipe, folder.load_evaluation(evaluation), arm, seed, temporary)
 
 
@@ -120,17 +118,3 @@ def _card(
         accuracy=accuracy,
     )
     return merged(None, head, body(facts), ())
-
-
-@contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target` that takes its place when the block ends well."""
-    temporary = temporary_beside(target)
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

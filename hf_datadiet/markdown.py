@@ -39,7 +39,7 @@ def to_markdown(report: Report) -> str:
     parts.append(_kept_section(report))
     for selection in report.selections:
         parts.append(_selection_section(selection))
-    parts += [_tuning_section(tuning) for tuning in report.tunings]
+    parts += [tuning_section(tuning) for tuning in report.tunings]
     for evaluation in report.evaluations:
         parts.append(_evaluation_section(evaluation, report))
     parts += [*_transfer_sections(report), _cost_section(report), _file_section(report)]
@@ -137,7 +137,8 @@ def _selection_section(selection: Mapping[str, Any]) -> str:
     return f"{head}\n\n{dropped_because(selection)}\n\n{class_table(selection)}"
 
 
-def _tuning_section(tuning: Mapping[str, Any]) -> str:
+def tuning_section(tuning: Mapping[str, Any]) -> str:
+    """What a selection by strategy auto was chosen among, and on what evidence."""
     matched = "as many epochs" if tuning["match"] == "epochs" else "as many steps"
     note = (
         f"Each candidate kept its share of {tuning['n_rest']} rows, by the scores of this run; {code(tuning['model'])} was trained on it "

@@ -10,10 +10,11 @@ from hf_datadiet.errors import RecipeError, StaleRecordError
 from hf_datadiet.evidence import labels_of_source, published_recipe, read_evidence, restore
 from hf_datadiet.hub.fetching import fetched
 from hf_datadiet.hub.published import EVIDENCE, SCORES
-from hf_datadiet.hub.source import pin
+from hf_datadiet.hub.source import pin_again
 from hf_datadiet.recipe import Recipe
 from hf_datadiet.records import ScoreTable
 from hf_datadiet.store import RunFolder
+from hf_datadiet.tables import unpack_source
 from hf_datadiet.training.task import find_task
 
 NEEDED = (f"{EVIDENCE}/*.json", f"{EVIDENCE}/recipe.yaml", f"{EVIDENCE}/skipped.parquet", f"{SCORES}/*")
@@ -40,13 +41,8 @@ def reuse_scores(
     if folder.exists():
         raise StaleRecordError(f"{folder.path} holds a run already; choose another --out, or delete it")
     folder.require_free()
-    pinned = pin(ours.source, find_task(ours, allow_plugins).find_columns)
-    scored = about["source"]
-    if (pinned.record.digest, pinned.record.test_digest) != (scored["digest"], scored["test_digest"]):
-        at = f" at {scored['revision']}" if scored["revision"] else ""
-        raise StaleRecordError(
-            f"{name} has the scores of {scored['name']}{at}, and the source here has other rows, another order or other labels; "
-            "pass the same: source.path=FOLDER, or source.revision=SHA"
-        )
+    find_task(ours, allow_plugins)
+    skipped = RunFolder(published / EVIDENCE).skipped()
+    pinned = pin_again(ours.source, unpack_source(about["source"]), skipped)
     labels = labels_of_source(pinned)
     return restore(published, folder, taken={"repo": name if sha else None, "revision": sha}, recipe=ours, labels=labels)

@@ -20,7 +20,7 @@ SHOWN = 5
 """Rows of each end."""
 
 SIDE = 128
-"""Pixels of the longer side of a picture, at most."""
+"""Pixels of the longer side of a picture, at most; of a small one half as many, at least."""
 
 LENGTH = 300
 """Characters of a text, at most."""
@@ -61,6 +61,9 @@ def _write_picture(picture: Any, path: Path, row: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     small = picture.convert("RGB")
     small.thumbnail((SIDE, SIDE))
+    # A browser blurs what it enlarges.
+    times = SIDE // max(small.size)
+    small = small.resize((small.width * times, small.height * times), Image.Resampling.NEAREST)
     plain = io.BytesIO()
     # A new picture of the pixels alone: what came with the old one (position, camera, names) stays behind.
     Image.frombytes("RGB", small.size, small.tobytes()).save(plain, "PNG")

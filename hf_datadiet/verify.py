@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from hf_datadiet.card import to_card
 from hf_datadiet.durable import file_digest
-from hf_datadiet.errors import DataDietError, PluginError
+from hf_datadiet.errors import DataDietError, PluginError, SourceError, StaleRecordError
 from hf_datadiet.evidence import (
     labels_of_source,
     load_json,
@@ -36,7 +36,7 @@ from hf_datadiet.hub.fetching import fetched
 from hf_datadiet.hub.files import write_shards
 from hf_datadiet.hub.published import EVIDENCE, SCORES, variant_splits
 from hf_datadiet.hub.reading import generated, metadata_of
-from hf_datadiet.hub.source import Pinned, pin, without
+from hf_datadiet.hub.source import Pinned, pin_again
 from hf_datadiet.publication import Publication
 from hf_datadiet.recipe import Recipe
 from hf_datadiet.records import AUTO, ScoreTable, Selection
@@ -44,6 +44,7 @@ from hf_datadiet.reporting import assembled
 from hf_datadiet.selection import select
 from hf_datadiet.stats import reliability, seed_mean_se
 from hf_datadiet.store import RunFolder
+from hf_datadiet.tables import unpack_source
 
 State: TypeAlias = Literal["holds", "differs", "not verifiable"]
 
@@ -157,17 +158,12 @@ def _other_digests(published: Path) -> Iterator[str]:
 
 def _source(recipe: Recipe, about: Mapping[str, Any], published: Path) -> tuple[Pinned | None, str]:
     """The source as it was scored, or None and why it cannot be looked at."""
-    roles = {role: column for role, column in about["source"]["columns"].items() if role != "id"}
     if recipe.source.sample is None and recipe.source.path is None and recipe.source.repo is None:
         return None, "the source was a dataset in memory; pass where it lies: source.path=FOLDER"
     try:
-        pinned = pin(recipe.source, lambda features, given: dict(roles))
-    except DataDietError as fault:
-        return None, f"the source cannot be opened here: {fault}"
-    if pinned.record.digest != about["source"]["digest"] or pinned.record.test_digest != about["source"]["test_digest"]:
-        return None, "what lies here in the place of the source has other content than what was scored"
-    skipped = RunFolder(published / EVIDENCE).skipped()
-    return (pinned if skipped is None else without(pinned, *skipped)), ""
+        return pin_again(recipe.source, unpack_source(about["source"]), RunFolder(published / EVIDENCE).skipped()), ""
+    except (SourceError, StaleRecordError) as fault:
+        return None, f"the source cannot be looked at here: {fault}"
 
 
 def _other_means(table: ScoreTable) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import re
@@ -19,6 +20,7 @@ from markdown_it.token import Token
 
 from hf_datadiet import registry
 from hf_datadiet.card import to_card
+from hf_datadiet.escaping import fenced, quoted
 from hf_datadiet.markdown import summary, to_markdown
 from hf_datadiet.publication import Example, Examples, Publication
 from hf_datadiet.records import Report
@@ -176,10 +178,17 @@ def test_long_class_tables_are_folded_up(n: int, folded: int) -> None:
     classes = tuple(f"c{k}" for k in range(n))
     table = score_table(2 * n, label=np.arange(2 * n) % n, classes=classes)
     kept = selection(table, table.example_id[::2])
+    kept = replace(kept, reasons=tuple(f"class quota c{k % n}" for k in range(n)))
     report = build_report(table, [kept], [], task=TASK, seed_seconds=SECONDS, files={})
     text = to_card(report, a_publication(report))
-    assert text.count("<details>") == folded and ("<summary>21 classes</summary>" in text) == bool(folded)
+    assert text.count("<details>") == 2 * folded and ("<summary>Every class</summary>" in text) == bool(folded)
     assert "Nothing was trained on it: what it costs is not known." in text and "not judged" in text
+
+
+def test_a_choice_by_training_is_shown_with_its_variant() -> None:
+    report = VARIANTS["tuned"]
+    assert "## Choice of auto-50\n" in to_card(report, a_publication(report))
+    assert "## Choice" not in to_card(report, a_publication(report, variants={}))
 
 
 def test_scores_alone_are_a_publication() -> None:
@@ -351,6 +360,13 @@ def test_words_are_shown_as_they_are() -> None:
         said = [token.content for token in READER.parse(text) if token.type == "inline"]
         cells = ["".join(part.content for part in READER.parseInline(line)[0].children or ()) for line in said]
         assert shown in cells, word
+
+
+@pytest.mark.parametrize("word", HOSTILE)
+def test_words_in_programs_and_fences(word: str) -> None:
+    assert ast.literal_eval(quoted(word)) == word and not HIDDEN.search(quoted(word))
+    block = READER.parse(f"{fenced(word, 'text')}\n\nafter")
+    assert [token.type for token in block] == ["fence", "paragraph_open", "inline", "paragraph_close"]
 
 
 def test_the_terminal_gets_no_control_letters() -> None:

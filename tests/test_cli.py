@@ -17,7 +17,7 @@ import yaml
 from datasets import DatasetDict, load_dataset, load_from_disk
 
 import hf_datadiet
-from hf_datadiet import cli, ending
+from hf_datadiet import cli, ending, typed
 from hf_datadiet.scorers.base import BatchScore
 from hf_datadiet.store import RunFolder
 from tests.synthetic import pictures
@@ -479,8 +479,8 @@ def test_run_is_all_of_it(here: Path, call: Callable[..., Said], monkeypatch: py
 )
 def test_the_recorded_command_has_no_absolute_path(word: str, recorded: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/usr/bin/hf-datadiet", "score", word])
-    assert cli._command() == f"hf-datadiet score {recorded}"
-    assert shlex.split(cli._command())[:2] == ["hf-datadiet", "score"] and len(shlex.split(cli._command())) == 3
+    assert typed.command() == f"hf-datadiet score {recorded}"
+    assert shlex.split(typed.command())[:2] == ["hf-datadiet", "score"] and len(shlex.split(typed.command())) == 3
 
 
 def test_no_record_holds_an_absolute_path(tmp_path: Path, call: Callable[..., Said]) -> None:

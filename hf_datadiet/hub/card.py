@@ -95,7 +95,7 @@ def metadata(
     data: dict[str, Any] = {"pretty_name": repo.rpartition("/")[2]}
     if source.language:
         data["language"] = list(source.language)
-    data |= _licence(source, asserted)
+    data |= licence_of(source, asserted)
     if source_repo is not None:
         data["source_datasets"] = [source_repo]
     if task in CATEGORIES:
@@ -115,7 +115,7 @@ def _infos(infos: Mapping[str, DatasetInfo]) -> list[dict[str, Any]]:
     return [{"config_name": name, **by_name[name]} for name in infos]
 
 
-def _licence(source: SourceCard, asserted: str | None) -> dict[str, Any]:
+def licence_of(source: SourceCard, asserted: str | None) -> dict[str, Any]:
     """By the Hub's rules: an identifier of its list, or `other` with a name and a link, or `unknown`."""
     given = (asserted,) if asserted is not None else source.license
     listed = [name if name.lower() not in LISTED else name.lower() for name in given]

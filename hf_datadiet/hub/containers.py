@@ -19,7 +19,10 @@ from PIL import Image as Pillow
 
 ORIENTATION = ExifTags.Base.Orientation
 
-CORRUPT = (OSError, SyntaxError, ValueError, LookupError, TypeError, EOFError, struct.error, zlib.error, Pillow.DecompressionBombError)
+CORRUPT = (
+    *(OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError),
+    *(struct.error, zlib.error, Pillow.DecompressionBombError),
+)
 """What Pillow raises for bytes that are no image, or one with EXIF that is none."""
 
 
@@ -92,10 +95,7 @@ def _jpeg(content: bytes, exif: bytes) -> bytes:
         else:
             raise ValueError(f"JPEG file has an unknown marker {marker:#x}")
         at, scanned = end, marker == START_OF_SCAN
-    if not scanned:
-        raise ValueError("JPEG file is cut off")
-    # Many decoders can do without the end.
-    return b"".join([*pieces, content[at:]])
+    raise ValueError("JPEG file is cut off")
 
 
 def _application(marker: bytes, payload: bytes) -> bytes:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from datasets.utils.py_utils import convert_file_size_to_int
 
 from hf_datadiet.errors import RecipeError
 from hf_datadiet.hub.media import standing_alone
+from hf_datadiet.swapping import swapping
 
 Form = Literal["parquet", "disk"]
 
@@ -52,28 +51,24 @@ def write_splits(splits: Mapping[str, Dataset], folder: Path, form: Form, *, ski
     `load_dataset(folder)` or `load_from_disk(folder)` reads it back. An existing folder is replaced. `RecipeError` for a split
     that `load_dataset` would refuse; media as in `write_shards`.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp"
-    try:
+    for name, split in splits.items():
+        require_loadable(name, split, form)
+    with swapping(folder) as temporary:
         if form == "disk":
             _save_to_disk(splits, temporary, skip)
         else:
             for name, split in splits.items():
-                require_loadable(name, split)
-            for name, split in splits.items():
                 write_shards(split, temporary / "data", name, skip=skip)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def require_loadable(name: str, split: Dataset) -> None:
-    """Raise `RecipeError` for a split that `load_dataset` would not read from parquet files: one without rows, or of such a name."""
-    if name.lower() == "all" or not re.fullmatch(r"\w+(\.\w+)*", name):
-        raise RecipeError(f"load_dataset takes no split named {name!r}, so it cannot be written as parquet; use --write disk")
+def require_loadable(name: str, split: Dataset, form: Form = "parquet") -> None:
+    """Raise `RecipeError` for a split that datasets would not read again: one without rows, or of such a name."""
+    if form == "parquet" and (name.lower() == "all" or not re.fullmatch(r"\w+(\.\w+)*", name)):
+        raise RecipeError(f"load_dataset takes no split named {name!r}, so it cannot be written as parquet; rename it, or use --write disk")
+    if re.search(r"[/\\]", name) or not name.strip("."):
+        raise RecipeError(f"split {name!r} has the name of a path; rename it")
     if len(split) == 0:
-        raise RecipeError(f"split {name!r} has no rows, and load_dataset reads no such split from parquet; leave it out")
+        raise RecipeError(f"split {name!r} has no rows, and datasets reads no such split; leave it out")
 
 
 def write_shards(dataset: Dataset, folder: Path, split: str, *, skip: bool = False, shard_bytes: int = SHARD_BYTES) -> Shards:
@@ -96,8 +91,9 @@ def write_shards(dataset: Dataset, folder: Path, split: str, *, skip: bool = Fal
             with _shard(begun[-1], dataset.features) as writer:
                 filled = 0
                 while following is not None and (filled == 0 or filled + following[1] <= shard_bytes):
-                    group, size = following
-                    writer.write_table(group, row_group_size=group.num_rows)
+                    rows, size = following
+                    # In one piece: how a table lies in memory must not show in the file.
+                    writer.write_table(rows.combine_chunks(), row_group_size=len(rows))
                     filled, total = filled + size, total + size
                     following = next(groups, None)
     except BaseException:
@@ -136,16 +132,15 @@ def _row_groups(batches: Iterator[pa.Table], limit: int) -> Iterator[tuple[pa.Ta
     waiting: list[pa.Table] = []
     filled = 0
     for batch in batches:
-        # In one piece and by its length in a stream: how a table lies in memory must not show in the file.
-        batch = batch.combine_chunks()
-        size = sum(pa.ipc.get_record_batch_size(part) for part in batch.to_batches())
+        # Its length in a stream, which does not depend on what it is a part of.
+        size = sum(pa.ipc.get_record_batch_size(part) for part in batch.combine_chunks().to_batches())
         if waiting and filled + size > limit:
-            yield pa.concat_tables(waiting).combine_chunks(), filled
+            yield pa.concat_tables(waiting), filled
             waiting, filled = [], 0
         waiting.append(batch)
         filled += size
     if waiting:
-        yield pa.concat_tables(waiting).combine_chunks(), filled
+        yield pa.concat_tables(waiting), filled
 
 
 def _save_to_disk(splits: Mapping[str, Dataset], folder: Path, skip: bool) -> None:

@@ -40,7 +40,7 @@ def merged(existing: str | None, metadata: Mapping[str, Any], body: str, ours: C
         raise PublishError("README.md begins with --- and its metadata does not end; close it with a line ---, or remove that line")
     block = match[2] if match else ""
     had = _read(block)
-    new = _rewritten(block, had, _united(had, copy.deepcopy(dict(metadata)), ours), line_break)
+    new = _rewritten(block, had, _united(had, dict(metadata), ours), line_break)
     rest = text[match.end() :] if match else text
     opening, closing = (match[1], match[3]) if match else (f"---{line_break}", f"{line_break}---{line_break}")
     if not closing.endswith("\n"):
@@ -147,7 +147,7 @@ def _rewritten(block: str, had: Mapping[str, Any], wanted: Mapping[str, Any], li
         return block
     whole = _dumped(wanted, line_break)
     root = yaml.compose(block, Loader=yaml.SafeLoader) if had else None
-    if root is None or len(root.value) != len(had) or root.flow_style:
+    if root is None or len(root.value) != len(had):
         return whole
     pieces, position = [], 0
     for name, (key, value) in zip(had, root.value, strict=True):

@@ -17,7 +17,7 @@ import pyarrow as pa
 from datasets import Dataset, Features, Value
 from numpy.typing import NDArray
 
-from hf_datadiet.errors import SourceError
+from hf_datadiet.errors import RecipeError, SourceError, StaleRecordError
 from hf_datadiet.hub.labels import NoisyLabels, labels_of, with_noise
 from hf_datadiet.hub.opening import Opened, opened
 from hf_datadiet.recipe import SourceSpec
@@ -102,6 +102,29 @@ def pin(spec: SourceSpec, find_columns: FindColumns, given_splits: Mapping[str, 
         label, noise = with_noise(given, in_play, len(classes), spec.label_noise)
     others = {name: rows for name, rows in splits.items() if name != spec.split}
     return Pinned(record, whole, label, in_play, test, test_id, test_label, noise, source_id, test_source_id, others=others)
+
+
+def pin_again(
+    spec: SourceSpec,
+    scored: Source,
+    skipped: tuple[Mapping[int, str], Mapping[int, str]] | None,
+    given_splits: Mapping[str, Dataset] | None = None,
+) -> Pinned:
+    """A source as it was scored, by the columns that it was scored by and without the rows that were `skipped` (scored and held-out ones).
+
+    Needs neither task nor model. `StaleRecordError` where it has other content now, errors as in `pin`.
+    """
+    roles = {role: column for role, column in scored.columns.items() if role != "id"}
+    if not roles:
+        raise RecipeError("this run was scored from logits or in a Trainer and knows no dataset; add_scores puts its scores into one")
+    pinned = pin(spec, lambda features, given: dict(roles), given_splits)
+    if (pinned.record.digest, pinned.record.test_digest) != (scored.digest, scored.test_digest):
+        at = f" at {scored.revision}" if scored.revision else ""
+        raise StaleRecordError(
+            f"{scored.name}{at} was scored, and the source here has other rows, another order or other labels; pass the same: "
+            "source.path=FOLDER, or source.revision=SHA"
+        )
+    return pinned if skipped is None else without(pinned, *skipped)
 
 
 def without(pinned: Pinned, skipped: Mapping[int, str], test_skipped: Mapping[int, str]) -> Pinned:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from datasets import Dataset, Image, load_dataset
-from huggingface_hub import DatasetCard, HfApi
+from huggingface_hub import DatasetCard, HfApi, ModelCard
+from transformers import AutoModelForSequenceClassification
 
 from hf_datadiet.recipe_yaml import kept_recipe
 from hf_datadiet.store import RunFolder
@@ -137,6 +140,21 @@ def test_ids_only_holds_nothing_of_the_source(place: Path, call: Call, hub: Loop
     assert code in (0, None) and "unknown  scores, selections, evaluations, report and card" in out, out + err
 
 
+def test_rows_of_an_earlier_commit_do_not_become_public(pictures: Path, call: Call, hub: LoopbackHub, me: str) -> None:
+    """A repository that is made public shows its history."""
+    asked = ("publish", str(pictures / "run"), "--to", REPO, "--push", f"source.path={pictures / 'source'}")
+    assert call(*asked)[0] == 0
+    assert call(*asked, "--ids-only")[0] == 0
+    code, _, err = call(*asked, "--ids-only", "--public", "--i-may-share", "cc-by-nd-4.0")
+    assert code == 2 and "has, or had, rows of the source, which would become public with it" in err
+    assert HfApi().dataset_info(REPO).private and len(hub.history(REPO)) == 3
+    assert (
+        call("publish", str(pictures / "run"), "--to", "me/ids", "--push", "--ids-only", "--public", "--i-may-share", "cc-by-nd-4.0")[0]
+        == 0
+    )
+    assert not HfApi().dataset_info("me/ids").private
+
+
 @pytest.mark.parametrize(
     ("card", "words", "fault"),
     [
@@ -200,6 +218,27 @@ def test_a_source_on_the_hub(
     assert bool(shown) == (access == "public"), "rows are shown by default only where everybody may read them"
 
 
+@pytest.mark.parametrize("words", [(), ("--ids-only",)])
+def test_the_code_of_the_card_works(words: tuple[str, ...], pictures: Path, call: Call, hub: LoopbackHub, me: str) -> None:
+    sha = hub.commit("org/toys", source_files(pictures))
+    asked = yaml.safe_load((pictures / "mine.yaml").read_text())
+    asked["source"] = {**asked["source"], "path": None, "repo": "org/toys"}
+    (pictures / "hub.yaml").write_text(yaml.safe_dump(asked))
+    assert call("run", str(pictures / "hub.yaml"), "--out", str(pictures / "second"))[0] == 0
+    code, _, err = call("publish", str(pictures / "second"), "--to", REPO, "--push", *words)
+    assert code == 0, err
+    block = re.search(r"```python\n(.*?)```", hub.files(REPO)["README.md"].decode(), re.DOTALL)
+    assert block is not None and f'revision="{sha}"' in block[1]
+    names: dict[str, Any] = {}
+    exec(block[1], names)
+    kept, table = RunFolder(pictures / "second").load_selection("keep-25").kept, RunFolder(pictures / "second").load_scores()
+    assert names["kept"]["example_id"][:] == kept.tolist()
+    assert np.array_equal(np.array(names["scored"]["el2n"][:], np.float32), table.columns["el2n"].mean)
+    assert {"image", "label", "uid", "example_id", "el2n"} <= set(names["scored"].column_names)
+    if words:
+        assert raw(names["lean"]) == [source_split(pictures, "train")[row] for row in kept]
+
+
 def test_a_dry_run_and_a_pull_request(pictures: Path, call: Call, hub: LoopbackHub, me: str) -> None:
     plan = publish(call, pictures, "--dry-run")["planned"][0]
     assert plan["creates"] and plan["private"] and f"datasets/{REPO}" not in hub.repos
@@ -233,7 +272,33 @@ def test_what_lies_there_is_not_overwritten(pictures: Path, text_run: Path, call
     assert code in (0, None), err
     code, _, err = call("publish", str(text_run / "run"), "--to", "me/b", "--push", "--out", str(pictures / "elsewhere"))
     assert code == 2 and "me/b holds the scores of another source" in err
+    hub.commit("me/data", {"data/train.csv": b"a,b\n1,2\n", "README.md": b"# Data\n"}, access="private")
+    code, _, err = call("publish", str(pictures / "run"), "--to", "me/data", "--push")
+    assert code == 2 and "the data of me/data (data/train.csv) would no longer be found" in err
     (pictures / "full").mkdir()
     (pictures / "full" / "x").write_text("x")
     code, _, err = call("publish", str(pictures / "run"), "--to", "me/c", "--out", str(pictures / "full"))
     assert code == 2 and "is there already and is no publication" in err and (pictures / "full" / "x").exists()
+
+
+def test_models_go_along(place: Path, call: Call, hub: LoopbackHub, me: str, tmp_path: Path) -> None:
+    code, _, err = call("publish", str(place / "run"), "--to", REPO, "--push", "--push-models", f"source.path={place / 'source'}")
+    assert code == 2 and "evaluate.keep_weights=true" in err and not (place / "run" / "published").exists()
+    assert call("evaluate", str(place / "run"), "evaluate.keep_weights=true", f"source.path={place / 'source'}")[0] == 0
+    answer = publish(call, place, "--push", "--push-models")
+    assert [pushed["repo"] for pushed in answer["pushed"]] == ["me/toys-diet-keep-25", "me/toys-diet-keep-50", REPO]
+    assert all(pushed["private"] and pushed["changed"] for pushed in answer["pushed"])
+    card = hub.files(REPO)["README.md"].decode()
+    for name in ("keep-25", "keep-50"):
+        files = hub.files(f"models/me/toys-diet-{name}")
+        assert {"README.md", "model.safetensors"} <= set(files)
+        about = ModelCard(files["README.md"].decode()).data
+        assert REPO in about.datasets and about.eval_results
+        assert f"https://huggingface.co/me/toys-diet-{name}" in card
+        assert f"https://huggingface.co/datasets/{REPO}" in files["README.md"].decode()
+    if kept_recipe(place / "run").task.kind == "text":
+        model = AutoModelForSequenceClassification.from_pretrained("me/toys-diet-keep-50", cache_dir=str(tmp_path / "models"))
+        assert model.config.num_labels == 2
+    assert not [pushed for pushed in publish(call, place, "--push", "--push-models")["pushed"] if pushed["changed"]]
+    code, out, err = call("verify", REPO, f"source.path={place / 'source'}")
+    assert code == 0, out + err
