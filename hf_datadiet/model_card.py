@@ -104,7 +104,7 @@ def _verdict(facts: Facts) -> Iterable[str]:
 def _training(facts: Facts) -> Iterable[str]:
     training, arm = facts.training, _arm(facts)
     epochs, steps, size = _counted(arm["epochs"], "epoch"), _counted(arm["steps"], "step"), _counted(training["batch_size"], "row")
-    yield f"{epochs}, {steps} of {size}, seed {facts.seed}"
+    yield f"{epochs}, {steps} of at most {size}, seed {facts.seed}"
     yield f"optimizer {_named(training['optimizer'])}"
     yield f"learning rate {_named({**training['schedule'], 'gamma': training['schedule']['milestones'] and training['schedule']['gamma']})}"
     if training["label_smoothing"]:

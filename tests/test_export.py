@@ -244,7 +244,7 @@ def test_images_are_shown_as_they_were_in_training(made: Made) -> None:
     if made.exported.library == "timm":
         model = timm.create_model(f"local-dir:{made.folder}", pretrained=True)
         config = timm.data.resolve_model_data_config(model)
-        assert config["crop_pct"] == 1.0 and config["input_size"][1:] == tuple(inputs.shape[2:])
+        assert config["crop_pct"] == 1.0 and list(config["input_size"][1:]) == list(inputs.shape[2:])
         transform = timm.data.create_transform(**config)
         shown = torch.stack([transform(row["image"]) for row in made.test])
     else:

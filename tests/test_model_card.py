@@ -130,7 +130,7 @@ def test_it_names_what_it_was_trained_on_and_how(made: Mapping[str, Path]) -> No
         "[me/toys-diet](https://huggingface.co/datasets/me/toys-diet)",
         'hf_hub_download("me/toys-diet-keep-50", "model.safetensors")',
         "does not work; the lines above do",
-        f"1 epoch, 3 steps of 16 rows, seed {SEED}",
+        f"1 epoch, 3 steps of at most 16 rows, seed {SEED}",
         "optimizer SGD (lr 0.1, momentum 0.9, nesterov True, weight_decay 0.0005)",
         "learning rate cosine\n",
         "random crops of images reflected at each border by 1 pixel\n",

@@ -50,7 +50,8 @@ from safetensors.torch import load_file
 model = timm.create_model(MADE)
 STEM
 model.maxpool = torch.nn.Identity()
-model.load_state_dict(load_file(hf_hub_download("{REPO}", "model.safetensors")))
+weights = hf_hub_download("{REPO}", "model.safetensors")
+model.load_state_dict(load_file(weights))
 model.eval()
 
 transform = timm.data.create_transform(
@@ -58,8 +59,8 @@ SEEN
 )
 with torch.no_grad():
     logits = model(transform({OPENED})[None])
-labels = json.loads(Path(hf_hub_download("{REPO}", "labels.json")).read_text(encoding="utf-8"))
-print(labels[int(logits.argmax())])"""
+labels = Path(hf_hub_download("{REPO}", "labels.json"))
+print(json.loads(labels.read_text(encoding="utf-8"))[int(logits.argmax())])"""
 
 PIPELINE = f"""from transformers import pipeline
 
