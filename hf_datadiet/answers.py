@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from hf_datadiet.cells import number, short, table
 from hf_datadiet.durable import json_text
+from hf_datadiet.escaping import coded, visible
 from hf_datadiet.markdown import summary
 from hf_datadiet.records import AUTO, Report, Selection
 from hf_datadiet.spreadsheet import csv_text
@@ -38,7 +39,10 @@ class Answer:
 
     def in_form(self, form: Form) -> str:
         """What goes to stdout, ending in a line feed."""
-        return csv_text(self.rows) if form == "csv" else json_text(self.data) if form == "json" else self.text + "\n"
+        if form == "text":
+            # Whatever names of the data it holds, a terminal shows them, and obeys none.
+            return "".join(f"{coded(line)}\n" for line in self.text.split("\n"))
+        return csv_text(self.rows) if form == "csv" else json_text(self.data)
 
 
 def of_report(folder: RunFolder, report: Report) -> Answer:
@@ -189,7 +193,7 @@ def of_verification(found: Verification) -> Answer:
     marks = {"holds": "holds  ", "differs": "DIFFERS", "not verifiable": "unknown"}
     lines = [f"{found.name}{f' at {found.revision}' if found.revision else ''}", ""]
     for check in found.checks:
-        lines += [f"{marks[check.state]}  {check.what}", *(f"         {detail}" for detail in check.details)]
+        lines += [f"{marks[check.state]}  {check.what}", *(f"         {visible(detail)}" for detail in check.details)]
     differs = sum(check.state == "differs" for check in found.checks)
     lines += ["", f"{differs} of {len(found.checks)} checks differ" if differs else "nothing that data can prove differs"]
     return Answer("\n".join(lines), {**dataclasses.asdict(found), "holds": found.holds})

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from hf_datadiet.errors import DamagedError
+from hf_datadiet.escaping import coded
 from hf_datadiet.identity import digest_of
 
 META = b"hf_datadiet"
@@ -93,7 +94,7 @@ def sound(path: Path, read: Callable[[], object]) -> bool:
 
 def notice(text: str) -> None:
     """One line on stderr, whoever is calling: something was found that should not have happened."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{coded(text)}\n")
 
 
 def write_text(path: Path, text: str, *, first_wins: bool = False) -> None:

@@ -16,6 +16,7 @@ from types import FrameType
 import click
 
 from hf_datadiet.errors import DataDietError
+from hf_datadiet.escaping import visible
 from hf_datadiet.training.stopping import Stopped
 
 MISTAKE = 2
@@ -69,7 +70,7 @@ def one_line(message: str, code: int = MISTAKE, *, last: bool = False) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(PRECEDENCE)
     if first() or last or code == MISTAKE:
-        sys.stderr.write(f"hf-datadiet: {' '.join(message.split())}\n")
+        sys.stderr.write(f"hf-datadiet: {visible(message)}\n")
     return code
 
 

@@ -42,6 +42,9 @@ WHOLE = ("report.json", "report.md", "fitted.json", "plan.json", "skipped.parque
 JUDGED = ("results.parquet", "evaluation.json", "tuning.json")
 """Of an evaluation or a tuning, beside its predictions."""
 
+NAMES = ("split", "columns", "id_column")
+"""Keys of a recipe whose values are the source's own names, and no places, whatever they look like."""
+
 
 def write_evidence(folder: RunFolder, table: ScoreTable, target: Path, *, labels: bool) -> None:
     """Write the records of a reported run below `target`, which is new. `table`: the scores of the folder."""
@@ -79,7 +82,7 @@ def without_places(recipe: Recipe) -> Recipe:
 
 def _without_places(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_places(inner) for key, inner in value.items()}
+        return {key: inner if key in NAMES else _without_places(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_without_places(inner) for inner in value]
     if isinstance(value, str) and re.match(r"[/~$]|\.\.?/|[A-Za-z]:[\\/]", value):

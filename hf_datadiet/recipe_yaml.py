@@ -16,6 +16,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from hf_datadiet.dumping import yaml_text
 from hf_datadiet.durable import CHANGED, GONE
 from hf_datadiet.errors import DamagedError, RecipeError
 from hf_datadiet.identity import digest_of
@@ -190,5 +191,5 @@ def _inside(target: Any, part: str, key: str) -> Any:
 
 def to_yaml(recipe: Recipe) -> str:
     """The resolved recipe as YAML that knows its own digest; reading it back gives an equal recipe."""
-    text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
+    text = yaml_text(recipe.to_dict())
     return f"{SEAL}{digest_of([text])}\n{text}"

@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
+from hf_datadiet.dumping import yaml_text
 from hf_datadiet.errors import PublishError
-from hf_datadiet.escaping import coded
 from hf_datadiet.hub.card import size_category, words
 
 BEGIN, END = "<!-- hf-datadiet:begin -->", "<!-- hf-datadiet:end -->"
@@ -125,20 +125,8 @@ def _with_entries(there: Mapping[str, dict[str, Any]], new: list[dict[str, Any]]
 # How it is written
 
 
-class _Dumper(yaml.SafeDumper):
-    """Strings with hidden letters or line breaks stand between double quotes, where each can be written as its code."""
-
-
-def _string(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if coded(text) != text else None)
-
-
-_Dumper.add_representer(str, _string)
-
-
 def _dumped(data: Mapping[str, Any], line_break: str) -> str:
-    lines = yaml.dump(dict(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=float("inf")).split("\n")
-    return line_break.join(map(coded, lines)).removesuffix(line_break)
+    return yaml_text(data).removesuffix("\n").replace("\n", line_break)
 
 
 def _rewritten(block: str, had: Mapping[str, Any], wanted: Mapping[str, Any], line_break: str) -> str:
