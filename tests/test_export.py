@@ -35,6 +35,7 @@ from hf_datadiet.training.kept import KeptModel
 from hf_datadiet.training.task import find_task
 from tests.steps.test_transfer import text_model
 from tests.synthetic import PROVENANCE, pictures
+from tests.tasks.test_text import plain_tokenizer
 
 SEED, CPU = FIRST_EVALUATION_SEED, torch.device("cpu")
 NAMES = ("cat", 'a "dog"\n`x` </b>', "שלום")
@@ -364,6 +365,13 @@ def test_a_tokenizer_that_does_not_come_back_the_same_is_refused(tmp_path: Path,
     monkeypatch.setattr(_tokens.AutoTokenizer, "from_pretrained", lambda *given, **named: other)
     with pytest.raises(PublishError, match=r"task\.tokenizer mine makes other tokens once it was saved and read again"):
         _tokens.save_tokenizer(tokenizer, "mine", tmp_path)
+
+
+def test_a_tokenizer_of_whole_words_comes_back(tmp_path: Path) -> None:
+    words = _tokens.loaded_tokenizer(plain_tokenizer(tmp_path / "words", pad_token="<pad>", unk_token="<unk>"))
+    _tokens.save_tokenizer(words, "words", tmp_path / "saved")
+    again = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert again("the cat sails nowhere")["input_ids"] == words("the cat sails nowhere")["input_ids"]
 
 
 def test_a_model_from_python_cannot_be_built_by_a_stranger(tmp_path: Path) -> None:
