@@ -19,13 +19,11 @@ from hf_datadiet.errors import PublishError, RecipeError
 from hf_datadiet.export import model_folders
 from hf_datadiet.hub.card import licence_of, source_card
 from hf_datadiet.hub.licence import may_publish
-from hf_datadiet.hub.merging import merged
-from hf_datadiet.hub.model_card import model_repo
+from hf_datadiet.hub.model_card import card_over, model_repo
 from hf_datadiet.hub.opening import in_memory
 from hf_datadiet.hub.origin import origin_of
 from hf_datadiet.hub.published import SCORES, require_config_name
 from hf_datadiet.hub.push import Change, Planned, Pushed, Remote, Target, planned, push
-from hf_datadiet.hub.reading import generated, metadata_of
 from hf_datadiet.hub.source import pin_again
 from hf_datadiet.publication import Asked
 from hf_datadiet.recipe import Recipe
@@ -136,9 +134,8 @@ def publish_run(
 def _all_of(place: Path, remote: Remote) -> Change:
     """Every file of a folder; others that lie there stay, and what others wrote into the card."""
     adds: dict[str, Path | bytes] = {str(path.relative_to(place)): path for path in sorted(place.rglob("*")) if path.is_file()}
-    there, ours = remote.read(CARD), (place / CARD).read_text(encoding="utf-8")
-    if there is not None:
-        adds[CARD] = merged(there.decode(), metadata_of(ours), generated(ours) or "", ()).encode()
+    if (there := remote.read(CARD)) is not None:
+        adds[CARD] = card_over(there.decode(), (place / CARD).read_text(encoding="utf-8")).encode()
     return Change(adds)
 
 

@@ -70,9 +70,14 @@ def test_the_new_one_takes_the_place(tmp_path: Path) -> None:
 
 def test_what_fails_changes_nothing(tmp_path: Path) -> None:
     fill(tmp_path / "tree", "1")
-    with pytest.raises(KeyboardInterrupt), swapping(tmp_path / "tree") as new:
-        (new / "a.txt").write_text("half")
-        raise KeyboardInterrupt
+
+    def half() -> None:
+        with swapping(tmp_path / "tree") as new:
+            (new / "a.txt").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        half()
     assert content(tmp_path / "tree") == whole("1") and [path.name for path in tmp_path.iterdir()] == ["tree"]
 
 

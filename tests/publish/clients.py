@@ -56,7 +56,7 @@ def _counting(folder: str, dies_at: int, counted: Any) -> Callable[[str, tuple[A
         nonlocal done
         writes = event in CHANGING or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
         # Within a folder that is removed, names are relative.
-        if writes and any(str(argument).startswith(folder) for argument in arguments) or event in ("os.remove", "os.rmdir"):
+        if (writes and any(str(argument).startswith(folder) for argument in arguments)) or event in ("os.remove", "os.rmdir"):
             done += 1
             if counted is not None:
                 counted.value = done

@@ -5,7 +5,6 @@ What each request does by itself, `tests/hub/test_push.py` shows; here it is the
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import signal
@@ -156,7 +155,7 @@ def test_it_is_what_was_written_and_it_can_be_seen_to_be_whole(way: Way) -> None
 
 @pytest.mark.parametrize(
     ("fault", "each"),
-    [("unavailable", False), ("carried out, and then cut", False), *(pytest.param(fault, True, marks=pytest.mark.slow) for fault in FAULTS)],
+    [("unavailable", False), ("carried out, and then cut", False), *(pytest.param(each, True, marks=pytest.mark.slow) for each in FAULTS)],
 )
 def test_each_request_may_fail_once(way: Way, fault: str, each: bool, hub: LoopbackHub, me: str, tmp_path: Path) -> None:
     """`each`: all requests of the push in turn, not only one of each kind. The same publication mends it: no second one is needed."""
@@ -170,7 +169,9 @@ def test_each_request_may_fail_once(way: Way, fault: str, each: bool, hub: Loopb
             way.require_done(hub)
 
 
-@pytest.mark.parametrize("fault", ["unavailable", *(pytest.param(fault, marks=pytest.mark.slow) for fault in FAULTS if fault != "unavailable")])
+@pytest.mark.parametrize(
+    "fault", ["unavailable", *(pytest.param(each, marks=pytest.mark.slow) for each in FAULTS if each != "unavailable")]
+)
 def test_the_source_may_fail_once(
     fault: str, online: Way, call: Call, hub: LoopbackHub, me: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,7 +228,7 @@ def test_the_client_is_killed_at_each_request(
             hub.on_request = None
             require_whole(mine / "run" / "published")
             hub.faults.clear()
-            code, out, err = call(*command(mine, "--format", "json"))
+            code, _, err = call(*command(mine, "--format", "json"))
             assert code == 0, err
             way.require_done(hub)
 
