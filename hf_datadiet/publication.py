@@ -32,7 +32,8 @@ class Publication:
     """All that a card says beyond its report; with the report it makes the card again, letter by letter.
 
     `scores` and `variants`: rows of each split, of the config `scores` and of those that are published now ({config: {split: rows}});
-    `earlier`: configs of earlier publications, which stay as they are. `source_repo`: the source, where it is a dataset on the Hub;
+    `held_out`: the split with the rows that were held out of the scored one; `earlier`: configs of earlier publications, which stay as
+    they are. `source_repo`: the source, where it is a dataset on the Hub;
     `source_license`: what its card says, `asserted_license`: what the user vouches for. `prefix` stands before the names of
     scores there; `ids_only`: variants hold ids and scores, and
     nothing else of the source. `definitions` and `strategies`: the docstring of each score and strategy (`registry.definitions`).
@@ -51,6 +52,7 @@ class Publication:
     source_gated: bool = False
     ids_only: bool = False
     prefix: str = ""
+    held_out: str | None = None
     earlier: tuple[str, ...] = ()
     definitions: Mapping[str, str] = field(default_factory=dict)
     strategies: Mapping[str, str] = field(default_factory=dict)

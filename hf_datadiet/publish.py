@@ -30,7 +30,7 @@ from hf_datadiet.hub.files import write_shards
 from hf_datadiet.hub.licence import may_publish
 from hf_datadiet.hub.merging import merged
 from hf_datadiet.hub.origin import Origin, origin_of
-from hf_datadiet.hub.published import EVIDENCE, SCORES, require_config_name, scores_dataset, variant_splits
+from hf_datadiet.hub.published import EVIDENCE, SCORES, held_out_split, require_config_name, scores_dataset, variant_splits
 from hf_datadiet.hub.push import Change, Planned, Pushed, Remote, Target, planned, push
 from hf_datadiet.hub.source import Pinned
 from hf_datadiet.publication import Publication
@@ -194,6 +194,7 @@ def _write(
         source_gated=origin.gate is not None,
         ids_only=asked.ids_only,
         prefix=asked.prefix,
+        held_out=None if asked.ids_only else held_out_split(session.pinned),
         definitions=registry.definitions("scorers", recipe.score.scores),
         strategies=registry.definitions("selectors", sorted({selection.strategy for selection in selections})),
         examples=(ends(session.pinned, table, headline, evidence / "examples", f"{EVIDENCE}/examples"),) if shown else (),

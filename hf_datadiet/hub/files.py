@@ -71,7 +71,7 @@ def write_splits(splits: Mapping[str, Dataset], folder: Path, form: Form, *, ski
 def require_loadable(name: str, split: Dataset) -> None:
     """Raise `RecipeError` for a split that `load_dataset` would not read from parquet files: one without rows, or of such a name."""
     if name.lower() == "all" or not re.fullmatch(r"\w+(\.\w+)*", name):
-        raise RecipeError(f"load_dataset takes no split named {name!r}, so it cannot be written as parquet; use --write disk")
+        raise RecipeError(f"load_dataset takes no split named {name!r} from parquet files; rename it in the source, or prune --write disk")
     if len(split) == 0:
         raise RecipeError(f"split {name!r} has no rows, and load_dataset reads no such split from parquet; leave it out")
 
