@@ -10,12 +10,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hf_datadiet.captions import pictures_of
-from hf_datadiet.cells import percent, signed, signed_interval, table
+from hf_datadiet.cells import percent, short, signed, signed_interval, table
 from hf_datadiet.citations import defined, papers
 from hf_datadiet.escaping import Markdown, code, fenced, literal
 from hf_datadiet.examples import example_section
 from hf_datadiet.loading import how_to_load
-from hf_datadiet.markdown import RELIABILITY, bullets, dropped_because, evaluated_so, kept_so, listed, scored_by, tuning_section
+from hf_datadiet.markdown import (
+    CONFOUNDERS,
+    RELIABILITY,
+    bullets,
+    dropped_because,
+    evaluated_so,
+    kept_so,
+    listed,
+    scored_by,
+    tuning_section,
+)
 from hf_datadiet.publication import Publication
 from hf_datadiet.records import Report
 from hf_datadiet.sentences import because, cost_sentences, how_to_read, verdict_sentences
@@ -39,13 +49,13 @@ def to_card(report: Mapping[str, Any] | Report, publication: Publication) -> str
         _head(made, publication),
         _configs(made, publication),
         how_to_load(made, publication),
-        *(_evaluation_section(evaluation, made) for evaluation in made.evaluations),
+        *_evaluation_sections(made),
         *_transfer_sections(made),
         *_kept_sections(made, publication),
         *(tuning_section(tuning) for tuning in made.tunings if tuning["selection"] in publication.variants),
         *_score_sections(made, publication),
-        _limit_section(made),
         *(example_section(examples) for examples in publication.examples),
+        _limit_section(made),
         _cost_section(made),
         _origin_section(made, publication),
         _licence_section(made, publication),
@@ -97,7 +107,8 @@ def _finding(selection: Entry, report: Report) -> str:
     """What is kept, and the verdict on it."""
     said = []
     for evaluation, row in against_full(selection["name"], report):
-        between = "" if row["low"] is None else f" ({signed_interval(row['low'], row['high'])})"
+        level = short(evaluation["verdict_confidence"])
+        between = "" if row["low"] is None else f" ({level} % interval {signed_interval(row['low'], row['high'])})"
         said.append(
             f"Trained on it instead of on all rows, accuracy changes by {signed(row['difference'], 2)} points{between}, n = {row['n']}: "
             f"**{literal(row['verdict'])}**. {because(row, evaluation)}"
@@ -110,23 +121,19 @@ def _configs(report: Report, publication: Publication) -> str:
     variants = publication.variants
     selections = {entry["name"]: entry for entry in report.selections}
     splits = list(dict.fromkeys(split for rows in [publication.scores, *variants.values()] for split in rows))
-    rows = [[code("scores"), *_counts(publication.scores, splits), "all scored rows: ids and scores", "", ""]]
+    what = "ids and scores" if publication.ids_only else "ids, labels and scores"
+    rows = [[code("scores"), *_counts(publication.scores, splits), what, "", ""]]
     for name, counts in variants.items():
         entry = selections[name]
         kept = f"{entry['strategy']}, {percent(entry['share'])} of the scored rows"
         verdicts = "; ".join(
             f"{row['verdict']} (n = {row['n']})"
-            if len(report.evaluations) == 1
+            if len(own_evaluations(report)) == 1
             else f"{row['verdict']} ({evaluation['name']}, n = {row['n']})"
             for evaluation, row in against_full(name, report)
         )
         rows.append([code(name), *_counts(counts, splits), kept, code(entry["score"]) if entry["score"] else "", verdicts or "not judged"])
-    held = "example ids and scores" if publication.ids_only else "the columns of the source, example ids and scores"
-    others = " The other splits are whole, and have no scores." if set(splits) - set(publication.scores) else ""
-    notes = [
-        f"Numbers are rows. Every variant holds {held}; only rows with a score can stay.{others} "
-        "An example id is the position of the row in its split of the source."
-    ]
+    notes = [f"Numbers are rows. {_held(report, publication, splits)}"]
     if publication.earlier:
         names = ", ".join(code(name) for name in publication.earlier)
         notes.append(f"Also here, from earlier publications and not described by this card: {names}.")
@@ -138,29 +145,60 @@ def _configs(report: Report, publication: Publication) -> str:
     return "\n\n".join(["## Configs", table(head, rows), *notes])
 
 
+def _held(report: Report, publication: Publication, splits: Sequence[str]) -> str:
+    """What the columns and the splits of a variant are."""
+    split, held_out = code(report.source["split"]), publication.held_out
+    held = "example ids and scores" if publication.ids_only else "the columns of the source, example ids and scores"
+    said = [f"Every variant holds {held}; only rows with a score can stay."]
+    if publication.prefix:
+        said.append(f"The names of its scores begin with {code(publication.prefix)}.")
+    if held_out is not None:
+        said.append(f"Split {code(held_out)} has the rows of {split} that were held out, and no scores.")
+    if set(splits) - {*publication.scores, held_out}:
+        said.append("The other splits are whole, and have no scores.")
+    return " ".join([*said, f"An example id is the position of a row in split {split} of the source."])
+
+
 def _counts(rows: Mapping[str, int], splits: Sequence[str]) -> list[str]:
     return [str(rows[split]) if split in rows else "-" for split in splits]
 
 
-def _evaluation_section(evaluation: Entry, report: Report) -> str:
-    name = "" if len(report.evaluations) == 1 else f": {literal(evaluation['name'])}"
+def own_evaluations(report: Report) -> list[Entry]:
+    """Those with the model that the scores come from."""
+    return [evaluation for evaluation in report.evaluations if not evaluation["transfer_of"]]
+
+
+def _evaluation_sections(report: Report) -> Iterable[str]:
+    evaluations = own_evaluations(report)
+    for evaluation in evaluations:
+        name = "" if len(evaluations) == 1 else f": {literal(evaluation['name'])}"
+        yield f"## What pruning costs{name}"
+        yield evaluated_so(evaluation)
+        yield pictures_of(report, "accuracy", evaluation["name"])
+        yield _evaluation_tables(evaluation)
+
+
+def _evaluation_tables(evaluation: Entry) -> str:
+    arms = "\n".join(f"- {code(arm['arm'])}: {literal(arm['meaning'])}" for arm in evaluation["arms"])
     parts = [
-        f"## What pruning costs{name}",
-        evaluated_so(evaluation),
-        pictures_of(report, "accuracy", evaluation["name"]),
         accuracy_table(evaluation),
-        "; ".join(f"{code(arm['arm'])}: {literal(arm['meaning'])}" for arm in evaluation["arms"]) + ".",
         difference_table(evaluation),
         bullets(verdict_sentences(evaluation)),
-        folded("How to read these tables", how_to_read(evaluation)),
+        folded("How to read these tables", f"{arms}\n\n{how_to_read(evaluation)}"),
     ]
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(parts)
 
 
 def _transfer_sections(report: Report) -> Iterable[str]:
     for group in report.transfer:
-        head = f"## With other models\n\nEach variant by the scores of {code(group['scorer'])} against all rows, trained with each model."
-        yield f"{head}\n\n{transfer_table(group)}"
+        name = "" if len(report.transfer) == 1 else f": {literal(group['evaluation'])}"
+        head = f"Each variant by the scores of {code(group['scorer'])} against all rows, trained with each model."
+        yield f"## With other models{name}\n\n{head}\n\n{transfer_table(group)}"
+        for evaluation in report.evaluations:
+            if evaluation["transfer_of"] == group["evaluation"]:
+                yield f"### {code(evaluation['model'])}\n\n{evaluated_so(evaluation)}"
+                yield pictures_of(report, "accuracy", evaluation["name"])
+                yield folded("All numbers", _evaluation_tables(evaluation))
 
 
 def _kept_sections(report: Report, publication: Publication) -> Iterable[str]:
@@ -169,7 +207,7 @@ def _kept_sections(report: Report, publication: Publication) -> Iterable[str]:
         if selection["name"] in publication.variants:
             reasons = _folded_if_long("Why the others were dropped", dropped_because(selection), len(selection["reasons"]))
             classes = _folded_if_long("Every class", class_table(selection), len(selection["per_class"]))
-            yield f"### {literal(selection['name'])}\n\n{kept_so(selection)} Of the others:\n\n{reasons}\n\n{classes}"
+            yield f"### {literal(selection['name'])}\n\n{kept_so(selection)}\n\n{reasons}\n\n{classes}"
 
 
 def _folded_if_long(summary: str, text: str, n_lines: int) -> str:
@@ -184,7 +222,7 @@ def folded(summary: str, text: str) -> str:
 def _score_sections(report: Report, publication: Publication) -> Iterable[str]:
     yield f"## Scores\n\n{score_table(report)}\n\n{RELIABILITY}"
     yield from (pictures_of(report, kind) for kind in ("histogram", "reliability", "agreement"))
-    yield f"What else a score may be: how far it ranks the rows as cheaper things do.\n\n{confounder_table(report)}"
+    yield f"### What else a score may be\n\n{confounder_table(report)}\n\n{CONFOUNDERS}"
     for name, docstring in {**publication.definitions, **publication.strategies}.items():
         yield f"### {'Strategy ' if name in publication.strategies else ''}{literal(name)}\n\n{defined(docstring)}"
 
@@ -207,16 +245,22 @@ def _cost_section(report: Report) -> str:
 
 def _origin_section(report: Report, publication: Publication) -> str:
     source, made = report.source, report.provenance
+    # What the recipe cannot say: where the rows lie for whoever reads this, or at which commit the source was then.
+    where = "" if source["name"].startswith("sample:") else " source.path=FOLDER"
+    if publication.source_repo is not None:
+        where = f" source.revision={source['revision']}" if source["revision"] else ""
     again = (
         f"hf download {publication.repo} {publication.recipe} --repo-type dataset --local-dir .\n"
-        f"hf-datadiet run {publication.recipe} --out mine\nhf-datadiet verify {publication.repo}"
+        f"hf-datadiet run {publication.recipe} --out mine{where}\n"
+        f"hf-datadiet verify {publication.repo}{'' if publication.source_repo else where}"
     )
     facts = {
+        "source": source_link(report, publication),
         **({"revision": code(source["revision"])} if source["revision"] else {}),
         "content": code(source["digest"]),
-        "recipe": Markdown(f"[{literal(publication.recipe)}]({publication.recipe}), {code(made['recipe_digest'])}"),
-        "versions": Markdown(listed(made["versions"])),
-        "hardware": Markdown(listed(made["hardware"])),
+        "recipe": f"[{literal(publication.recipe)}]({publication.recipe}), {code(made['recipe_digest'])}",
+        "versions": listed(made["versions"]),
+        "hardware": listed(made["hardware"]),
         "made": literal(made["created"]),
     }
     records = (
@@ -226,7 +270,7 @@ def _origin_section(report: Report, publication: Publication) -> str:
     return "\n\n".join(
         [
             "## Where it comes from, and how to check it",
-            table(["source", Markdown(source_link(report, publication))], [[name, fact] for name, fact in facts.items()]),
+            "\n".join(f"- {name}: {fact}" for name, fact in facts.items()),
             f"Made by {code(publication.command)}. To make it again, and to recompute what data can prove from the files here:",
             fenced(again, "bash"),
             records,

@@ -63,7 +63,8 @@ def defined(docstring: str) -> str:
     headline, _, rest = docstring.partition("\n")
     lines = [_prose(headline)] if headline else []
     for paragraph in re.split(r"\n{2,}", rest.strip()):
-        lines += [f"- {_prose(item)}" for item in _items(paragraph)]
+        # Columns lie below what names them.
+        lines += [f"{'  ' if item.startswith('`') else ''}- {_prose(item)}" for item in _items(paragraph)]
     return "\n".join([*lines[:1], "", *lines[1:]] if len(lines) > 1 else lines)
 
 

@@ -6,7 +6,7 @@
         recipe.yaml           with names of files in the place of absolute paths
         fitted.json  plan.json  skipped.parquet
         selections/  evaluations/  tunings/    without what single trainings left behind
-        report.json  report.md  pictures/
+        report.json  report.md  pictures/      report.md names the files that there are
 
 With ids only (`labels` False) no label of a single row is among them: whoever has the source has the labels.
 """
@@ -31,12 +31,13 @@ from hf_datadiet.durable import read_parquet, read_record, write_parquet, write_
 from hf_datadiet.errors import PublishError
 from hf_datadiet.hub.published import EVIDENCE, SCORES, scores_meta, table_from
 from hf_datadiet.hub.source import Pinned
+from hf_datadiet.markdown import to_markdown
 from hf_datadiet.recipe import Recipe
 from hf_datadiet.recipe_yaml import kept_recipe, recipe_from, to_yaml
-from hf_datadiet.records import ScoreTable
+from hf_datadiet.records import Report, ScoreTable
 from hf_datadiet.store import RunFolder
 
-WHOLE = ("report.json", "report.md", "fitted.json", "plan.json", "skipped.parquet", "pictures/[!.]*", "selections/*/selection.parquet")
+WHOLE = ("report.json", "fitted.json", "plan.json", "skipped.parquet", "pictures/[!.]*", "selections/*/selection.parquet")
 """Files of a run folder that go along as they are; a name with a dot is one that somebody did not finish."""
 
 JUDGED = ("results.parquet", "evaluation.json", "tuning.json")
@@ -61,6 +62,9 @@ def write_evidence(folder: RunFolder, table: ScoreTable, target: Path, *, labels
     taken = folder.taken() or {"repo": None, "revision": None, "seed_seconds": folder.seed_seconds(table.seeds)}
     write_record(target / "scores.json", {**scores_meta(table), "labels": labels, "taken": taken})
     write_text(target / "recipe.yaml", to_yaml(without_places(kept_recipe(folder.path))))
+    report = Report(**load_json(target / "report.json"))
+    lying = {name: meaning for name, meaning in report.files.items() if list(target.glob(name))}
+    write_text(target / "report.md", to_markdown(dataclasses.replace(report, files=lying)))
 
 
 def _copy(path: Path, target: Path) -> None:

@@ -20,16 +20,16 @@ MOST_LETTERS = 300
 def example_section(examples: Examples) -> str:
     """Both ends of one score: pictures side by side, texts below one another."""
     ends = {"Hardest": examples.hardest, "Easiest": examples.easiest}
-    shown = [f"**{end}**\n\n{_rows(rows, examples.column)}" for end, rows in ends.items() if rows]
+    shown = [f"**{end}**\n\n{_rows(rows)}" for end, rows in ends.items() if rows]
     return "\n\n".join([f"## Hardest and easiest by {code(examples.column)}", *shown])
 
 
-def _rows(rows: Sequence[Example], column: str) -> str:
+def _rows(rows: Sequence[Example]) -> str:
     if any(row.image for row in rows):
         lines = [rows[start : start + PER_LINE] for start in range(0, len(rows), PER_LINE)]
         return "\n\n".join(table([_picture(row) for row in line], [[_caption(row) for row in line]]) for line in lines)
-    head = ["example_id", "label", column, "text"]
-    return table(head, [[str(row.example_id), row.label or "", short(row.value), _shortened(row.text or "")] for row in rows])
+    # No table: on a narrow screen that leaves the text a word a line.
+    return "\n".join(f"- **{inline(row.label or '-')}**, {short(row.value)}, row {row.example_id}: {_shortened(row)}" for row in rows)
 
 
 def _picture(row: Example) -> Markdown:
@@ -43,6 +43,6 @@ def _caption(row: Example) -> Markdown:
     return Markdown(f"**{inline(row.label or '-')}**<br>{short(row.value)}<br>row {row.example_id}")
 
 
-def _shortened(text: str) -> str:
-    said = " ".join(text.split())
-    return said if len(said) <= MOST_LETTERS else f"{said[:MOST_LETTERS].rstrip()} …"
+def _shortened(row: Example) -> Markdown:
+    said = " ".join((row.text or "").split())
+    return inline(said if len(said) <= MOST_LETTERS else f"{said[:MOST_LETTERS].rstrip()} …")

@@ -20,9 +20,8 @@ def how_to_load(report: Report, publication: Publication) -> str:
     if publication.ids_only and variant is not None:
         lines.append('lean = source.select(kept["example_id"])')
     lines.append('scored = source.select(scores["example_id"])')
-    # The source has its labels itself.
-    beside = "scores" if publication.ids_only else 'scores.remove_columns("label")'
-    lines.append(f"scored = concatenate_datasets([scored, {beside}], axis=1)")
+    lines.append("there = [name for name in scores.column_names if name in scored.column_names]")
+    lines.append("scored = concatenate_datasets([scored, scores.remove_columns(there)], axis=1)")
     note = "`NAME_se` is the standard error over seeds, `NAME_seedK` what one seed found; rows without a label have no score."
     return Markdown(f"## How to load it\n\n{fenced(chr(10).join(lines), 'python')}\n\n{note}")
 

@@ -11,6 +11,7 @@ from typing import Any
 from hf_datadiet.captions import pictures_of
 from hf_datadiet.cells import percent, table
 from hf_datadiet.escaping import code, literal, visible
+from hf_datadiet.quotas import in_words
 from hf_datadiet.recipe import LOGITS
 from hf_datadiet.records import AUTO, Report
 from hf_datadiet.sentences import choice, cost_sentences, how_to_read, trained_so, tuning_head, verdict_sentences
@@ -30,6 +31,11 @@ RELIABILITY = (
     "Reliability: how well the mean over all seeds would agree (rank correlation) with the mean over as many other seeds, "
     "from the agreement between halves of the seeds by Spearman-Brown; where many scores are equal that is an upper estimate. "
     "A stable ranking is not yet a useful one: accuracies decide."
+)
+
+CONFOUNDERS = (
+    "How far a score ranks the examples as cheaper things do. Spearman's correlation lies between -1 and 1; epsilon squared (Kruskal "
+    "and Wallis) is the share of the variance of the ranks that lies between the classes, from 0 to 1."
 )
 
 
@@ -110,11 +116,7 @@ def _kept_section(report: Report) -> str:
 
 
 def _confounder_section(report: Report) -> str:
-    note = (
-        "How far a score ranks the examples as cheaper things do. Spearman's correlation lies between -1 and 1; epsilon squared (Kruskal "
-        "and Wallis) is the share of the variance of the ranks that lies between the classes, from 0 to 1."
-    )
-    return f"### What else a score may be\n\n{confounder_table(report)}\n\n{note}"
+    return f"### What else a score may be\n\n{confounder_table(report)}\n\n{CONFOUNDERS}"
 
 
 def kept_so(selection: Mapping[str, Any]) -> str:
@@ -123,7 +125,7 @@ def kept_so(selection: Mapping[str, Any]) -> str:
     chosen = ", chosen on validation rows (see below)" if AUTO in selection["parameters"] else ""
     return (
         f"{selection['n_kept']} rows kept ({percent(selection['share'])}), {selection['n_dropped']} dropped: "
-        f"{literal(selection['strategy'])}{by}{chosen}."
+        f"{literal(selection['strategy'])}{by}{in_words(selection['parameters']['quotas'])}{chosen}."
     )
 
 

@@ -61,9 +61,9 @@ def _write_picture(picture: Any, path: Path, row: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     small = picture.convert("RGB")
     small.thumbnail((SIDE, SIDE))
-    # A browser blurs what it enlarges.
-    times = SIDE // max(small.size)
-    small = small.resize((small.width * times, small.height * times), Image.Resampling.NEAREST)
+    # Enlarged pixel by pixel: what a viewer enlarges is blurred.
+    times = max(1, SIDE // max(small.size))
+    small = small.resize((times * small.width, times * small.height), Image.Resampling.NEAREST)
     plain = io.BytesIO()
     # A new picture of the pixels alone: what came with the old one (position, camera, names) stays behind.
     Image.frombytes("RGB", small.size, small.tobytes()).save(plain, "PNG")

@@ -27,7 +27,7 @@ from hf_datadiet.hub.files import write_shards
 from hf_datadiet.hub.merging import merged
 from hf_datadiet.hub.model_card import model_repo
 from hf_datadiet.hub.origin import Origin
-from hf_datadiet.hub.published import EVIDENCE, SCORES, scores_dataset, variant_splits
+from hf_datadiet.hub.published import EVIDENCE, SCORES, held_out_split, scores_dataset, variant_splits
 from hf_datadiet.hub.push import Change, Remote
 from hf_datadiet.hub.reading import metadata_of
 from hf_datadiet.hub.source import Pinned
@@ -88,6 +88,7 @@ def write_tree(
         source_gated=origin.gate is not None,
         ids_only=asked.ids_only,
         prefix=asked.prefix,
+        held_out=None if asked.ids_only else held_out_split(pinned),
         definitions=registry.definitions("scorers", recipe.score.scores),
         strategies=registry.definitions("selectors", sorted({selection.strategy for selection in selections})),
         models={name: model_repo(asked.to, name) for name in rows if name != SCORES} if asked.models else {},

@@ -117,7 +117,8 @@ def test_every_number_of_a_difference_and_its_n_are_shown() -> None:
     report = VARIANTS["whole"]
     text = to_card(report, a_publication(report))
     row = next(row for row in report.evaluations[0]["differences"] if (row["arm"], row["reference"]) == ("keep-50", "full"))
-    assert f"{row['difference']:+.2f} points ({row['low']:+.2f} to {row['high']:+.2f}), n = {row['n']}: **{row['verdict']}**" in text
+    between = f"{report.evaluations[0]['verdict_confidence']:.3g} % interval {row['low']:+.2f} to {row['high']:+.2f}"
+    assert f"{row['difference']:+.2f} points ({between}), n = {row['n']}: **{row['verdict']}**" in text
     assert f"| {row['verdict']} (n = {row['n']})" in text
     for entry in report.selections[0]["per_class"]:
         assert re.search(rf"\| {entry['class']} +\| +{entry['rows']} \| +{entry['kept']} \|", text)
@@ -141,6 +142,60 @@ def test_a_source_on_the_hub_is_linked_and_pinned() -> None:
     assert 'source = load_dataset("org/toys", "plain", split="train", revision="0a1b")' in text
     assert "whose card states the licence `cc-by-sa-4.0`" in text and "remain under it" in text
     assert "huggingface.co/datasets" not in card() and "No licence of the source `toys` is known. The rows here are copies" in card()
+
+
+def test_the_splits_are_what_they_are_said_to_be() -> None:
+    """Rows that are held out of the scored split are no split of the source."""
+    counts = {"keep-50": {"SPLIT": 5, "test": 12}}
+    held_out = "Split `test` has the rows of `train` that were held out, and no scores."
+    others = "The other splits are whole, and have no scores."
+    text = card(variants=counts, held_out="test")
+    assert held_out in text and others not in text
+    text = card(variants=counts)
+    assert others in text and "held out, and" not in text
+    text = card(variants={"keep-50": {**counts["keep-50"], "extra": 2}}, held_out="test")
+    assert held_out in text and others in text
+    assert "whole" not in card(variants={"keep-50": {"SPLIT": 5}})
+
+
+def test_a_prefix_is_named() -> None:
+    assert "The names of its scores begin with `diet_`." in card(prefix="diet_") and "begin with" not in card()
+
+
+def test_other_models_come_after_the_own_one_and_are_folded_up() -> None:
+    report = VARIANTS["two models"]
+    text = to_card(report, a_publication(report))
+    heads = re.findall(r"^##+ (?:What pruning|With other|`timm).*", text, re.MULTILINE)
+    assert heads == ["## What pruning costs: main", "## What pruning costs: second", "## With other models", "### `timm:test_vit`"]
+    assert re.search(r"### `timm:test_vit`\n\n[^|]*<details>\n<summary>All numbers</summary>\n\n\| trained on", text)
+    assert "(main, n = 3)" in text and "(main" not in card(), "one evaluation needs no name"
+
+
+def test_how_a_run_is_made_again() -> None:
+    report = VARIANTS["whole"]
+
+    def program(source: dict[str, Any], **more: Any) -> list[str]:
+        made = replace(report, source={**report.source, **source})
+        (lines,) = re.findall(r"```bash\n(.*?)\n```", to_card(made, a_publication(report, **more)), flags=re.DOTALL)
+        return [line.partition(" ")[2].partition(" ")[2] for line in lines.splitlines()[1:]]
+
+    run, name = "evidence/recipe.yaml --out mine", "me/toys-diet"
+    assert program({}) == [f"{run} source.path=FOLDER", f"{name} source.path=FOLDER"]
+    assert program({"name": "sample:digits"}) == [run, name]
+    assert program({"revision": "0a1b"}, source_repo="org/toys") == [f"{run} source.revision=0a1b", name]
+
+
+def test_quotas_are_named() -> None:
+    table = score_table()
+    even = selection(table, table.example_id[[0, 1, 2]], parameters={"keep": 0.3, "quotas": "equal"})
+    report = build_report(table, [even], [], task=TASK, seed_seconds=SECONDS, files={})
+    assert "hardest by `el2n`, equal per class." in to_card(report, a_publication(report)) and "equal per" not in card()
+
+
+def test_texts_are_no_table() -> None:
+    text = card()
+    assert "- **CLASSA**, 0.75, row 4: EXAMPLE of CLASSB\n- **-**, 0.5, row 6: " in text
+    assert text.index("## Hardest and easiest") < text.index("## Limits")
 
 
 def test_ids_alone_are_no_copies() -> None:
@@ -207,16 +262,19 @@ def test_definitions_carry_links_and_citations() -> None:
     assert (
         "[arXiv 2303.14753](https://arxiv.org/abs/2303.14753)" in text and "\n### Strategy hardest\n\nKeep the hardest examples.\n" in text
     )
-    assert "- `never_learned`: 1 if never classified" in text and "## Citation" not in card()
+    assert "\n- Columns, per seed:\n  - `forgetting`: events;" in text and "\n- Range: counts in" in text
+    assert "\n  - `never_learned`: 1 if never classified" in text and "## Citation" not in card()
 
 
-def test_the_lines_of_python_do_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("labels", [True, False])
+def test_the_lines_of_python_do_what_they_say(labels: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the source, and with what is published, in the place of the Hub."""
     source = Dataset.from_dict(
         {"text": [f"text {k}" for k in range(6)], "label": [k % 2 for k in range(6)]},
         features=Features({"text": Value("string"), "label": ClassLabel(names=["a", "b"])}),
     )
-    scores = Dataset.from_dict({"example_id": [1, 3, 5], "label": [1, 1, 1], "el2n": [0.1, 0.3, 0.5]})
+    given = {"label": [1, 1, 1]} if labels else {}
+    scores = Dataset.from_dict({"example_id": [1, 3, 5], **given, "el2n": [0.1, 0.3, 0.5]})
     there = {("me/toys-diet", "keep-50"): scores.select([1, 2]), ("me/toys-diet", "scores"): scores, ("org/toys",): source}
     asked: list[Any] = []
 

@@ -170,8 +170,9 @@ def variant_splits(pinned: Pinned, table: ScoreTable, selection: Selection, pref
             left_out[other] = f"its columns are not those of {split}"
         else:
             splits[other] = beside(alike, _nulls(added.features, len(dataset)))
-    if pinned.test is pinned.dataset:
-        splits[_free_name({split, *pinned.others})] = whole.select(pinned.test_id)
+    held_out = held_out_split(pinned)
+    if held_out is not None:
+        splits[held_out] = whole.select(pinned.test_id)
     return Variant(splits, left_out)
 
 
@@ -186,8 +187,11 @@ def _require_one_source(pinned: Pinned, table: ScoreTable, selection: Selection)
         raise StaleRecordError(f"selection {selection.name!r} was made from other scores than these; prune again")
 
 
-def _free_name(taken: set[str]) -> str:
-    """What the rows that are held out of the scored split are called."""
+def held_out_split(pinned: Pinned) -> str | None:
+    """What a variant calls the rows that are held out of the scored split; None where there are none of these."""
+    if pinned.test is not pinned.dataset:
+        return None
+    taken = {pinned.record.split, *pinned.others}
     names = ("test", "held_out", *(f"held_out_{k}" for k in range(2, len(taken) + 2)))
     return next(name for name in names if name not in taken)
 

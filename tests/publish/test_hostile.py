@@ -148,7 +148,7 @@ def loads(where: str, words: Words, kind: str, place: Path, **which: Any) -> Non
     folder = RunFolder(place / "run")
     source, kept = source_of(words, kind), folder.load_selection("keep-50").kept.tolist()
     with tempfile.TemporaryDirectory() as cache:
-        variant = load_dataset(where, "keep-50", cache_dir=cache, **which)
+        variant: Any = load_dataset(where, "keep-50", cache_dir=cache, **which)
         assert {*map(str, variant)} == {*words.splits}
         for split, rows in variant.items():
             assert rows.features[words.columns[1]] == ClassLabel(names=[*words.classes])
@@ -156,7 +156,7 @@ def loads(where: str, words: Words, kind: str, place: Path, **which: Any) -> Non
             own = plain(rows.select_columns([*words.columns]))
             assert own == plain(source[str(split)].select(kept) if split == words.splits[0] else source[str(split)])
         assert variant[words.splits[0]]["example_id"][:] == kept
-        scores = load_dataset(where, "scores", cache_dir=cache, **which)
+        scores: Any = load_dataset(where, "scores", cache_dir=cache, **which)
         assert [*scores] == [words.splits[0]]
         expected = scores_dataset(folder.load_scores())
         assert scores[words.splits[0]].features == expected.features and plain(scores[words.splits[0]]) == plain(expected)

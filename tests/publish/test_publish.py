@@ -15,6 +15,7 @@ import pytest
 import yaml
 from datasets import Dataset, Image, load_dataset
 from huggingface_hub import DatasetCard, HfApi, ModelCard
+from PIL import Image as Picture
 from transformers import AutoModelForSequenceClassification
 
 from hf_datadiet.recipe_yaml import kept_recipe
@@ -153,6 +154,45 @@ def test_rows_of_an_earlier_commit_do_not_become_public(pictures: Path, call: Ca
         == 0
     )
     assert not HfApi().dataset_info("me/ids").private
+
+
+def test_the_lines_of_the_card_work_on_what_is_there(place: Path, call: Call, hub: LoopbackHub, me: str, tmp_path: Path) -> None:
+    """The program under "How to load it", as it stands there, but for the source that nobody but its owner has."""
+    for words in ((), ("--ids-only", "--to", "me/ids")):
+        publish(call, place, "--push", *words)
+        repo = "me/ids" if words else REPO
+        text = hub.files(repo)["README.md"].decode()
+        (program,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+        train = Dataset.from_parquet(str(place / "source" / "data" / "train-00000-of-00001.parquet"))
+        found: dict[str, Any] = {"train": train}
+        exec(program.replace("source = ...", "source = train"), found)
+        assert found["scored"]["example_id"][:] == RunFolder(place / "run").load_scores().example_id.tolist()
+        assert raw(found["scored"].select_columns(train.column_names)) == [raw(train)[row] for row in found["scored"]["example_id"]]
+        kept = RunFolder(place / "run").load_selection("keep-25").kept.tolist()
+        assert found["kept"]["example_id"][:] == kept
+        assert not words or raw(found["lean"]) == [raw(train)[row] for row in kept]
+    # Which rows the split "test" has is another thing in either run.
+    held_out = "Split `test` has the rows of `train` that were held out" in hub.files(REPO)["README.md"].decode()
+    assert held_out == (kept_recipe(place / "run").task.kind == "text")
+
+
+def test_the_report_names_the_files_that_lie_beside_it(place: Path, call: Call) -> None:
+    tree = Path(publish(call, place)["tree"])
+    rows = re.findall(r"^\| `(.*?)` +\|", (tree / "evidence" / "report.md").read_text().partition("## Files")[2], re.MULTILINE)
+    assert "recipe.yaml" in rows and "selections/*/selection.parquet" in rows
+    assert [name for name in rows if not list((tree / "evidence").glob(name))] == []
+    assert "`seeds.parquet`" in (place / "run" / "report.md").read_text()
+
+
+def test_small_pictures_are_shown_pixel_by_pixel(pictures: Path, call: Call) -> None:
+    tree = Path(publish(call, pictures, "--examples")["tree"])
+    rows = Dataset.from_parquet(str(pictures / "source" / "data" / "train-00000-of-00001.parquet"))
+    shown = sorted((tree / "evidence" / "examples").glob("*.png"))
+    assert len(shown) == 10
+    for path in shown:
+        pixels = np.asarray(Picture.open(path))
+        assert pixels.shape == (128, 128, 3) and np.array_equal(pixels[8::16, 8::16], np.asarray(rows[int(path.stem)]["image"]))
+        assert np.array_equal(pixels, pixels[::16, ::16].repeat(16, 0).repeat(16, 1))
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def untrained(place: Path, words: Words, kind: str, *, on_disk: bool = False) ->
     """A folder with `source/` (parquet files, or what save_to_disk writes) and the `run`."""
     splits = source_of(words, kind)
     if on_disk:
-        DatasetDict(splits).save_to_disk(str(place / "source"))
+        DatasetDict({**splits}).save_to_disk(str(place / "source"))
     else:
         (place / "source" / "data").mkdir(parents=True)
         for name, rows in splits.items():
@@ -95,6 +95,7 @@ def untrained(place: Path, words: Words, kind: str, *, on_disk: bool = False) ->
     made = score_table(N, SEEDS, classes=words.classes)
     columns = {}
     for name, column in made.columns.items():
+        assert column.per_seed is not None
         mean, se = seed_mean_se(column.per_seed)
         agreed = None if column.reliability is None else reliability(column.per_seed[:, np.isfinite(mean)])
         columns[name] = replace(column, mean=mean, se=se, reliability=agreed)
