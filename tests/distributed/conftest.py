@@ -1,1 +1,0 @@
-from tests.steps.conftest import call as call
