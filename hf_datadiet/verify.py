@@ -294,11 +294,10 @@ def _other_rows(published: Path, table: ScoreTable, selections: Sequence[Selecti
     for selection in selections:
         paths = sorted((published / selection.name).glob(f"{table.source.split}-*-of-*.parquet"))
         names = {prefix + name: column for name, column in table.columns.items()}
-        columns = pq.read_schema(paths[0]).names if paths else [*names]
-        # The one before the scores: the source may have an `example_id` of its own.
-        ids = columns[columns.index(next(iter(names))) - 1]
-        rows = pa.concat_tables([pq.read_table(path, columns=[ids, *names]) for path in paths]) if paths else None
-        if rows is None or not np.array_equal(rows[ids].to_numpy(), selection.kept):
+        # The last one of that name: the source may have an `example_id` of its own, and its columns come first.
+        found = [name for path in paths[:1] for name in pq.read_schema(path).names if name in ("example_id", f"{prefix}example_id")]
+        rows = pa.concat_tables([pq.read_table(path, columns=[found[-1], *names]) for path in paths]) if found else None
+        if rows is None or not np.array_equal(rows[found[-1]].to_numpy(), selection.kept):
             yield f"{selection.name} has other rows than its selection keeps"
             continue
         at = np.searchsorted(table.example_id, selection.kept)
