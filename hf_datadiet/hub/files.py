@@ -64,9 +64,7 @@ def write_splits(splits: Mapping[str, Dataset], folder: Path, form: Form, *, ski
 def require_loadable(name: str, split: Dataset, form: Form = "parquet") -> None:
     """Raise `RecipeError` for a split that datasets would not read again: one without rows, or of such a name."""
     if form == "parquet" and (name.lower() == "all" or not re.fullmatch(r"\w+(\.\w+)*", name)):
-        raise RecipeError(
-            f"load_dataset takes no split named {name!r}, so it cannot be written as parquet; rename it in the source, or prune --write disk"
-        )
+        raise RecipeError(f"load_dataset takes no split named {name!r} from parquet files; rename it in the source, or prune --write disk")
     if re.search(r"[/\\]", name) or not name.strip("."):
         raise RecipeError(f"split {name!r} has the name of a path; rename it")
     if len(split) == 0:

@@ -122,9 +122,7 @@ def test_a_split_of_any_name_is_found_again(form: Any, names: tuple[str, ...], t
 
 @pytest.mark.parametrize("name", ["all", "tr-ain"])
 def test_a_split_that_could_not_be_read_again_is_not_written(name: str, tmp_path: Path) -> None:
-    with pytest.raises(
-        RecipeError, match=f"load_dataset takes no split named '{name}' .*; rename it in the source"
-    ):
+    with pytest.raises(RecipeError, match=f"load_dataset takes no split named '{name}' .*; rename it in the source"):
         write_splits({name: pictures(3)}, tmp_path / "toys", "parquet")
     assert not (tmp_path / "toys").exists()
     write_splits({name: pictures(3)}, tmp_path / "toys", "disk")
