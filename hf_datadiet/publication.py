@@ -35,8 +35,8 @@ class Publication:
     `scores` and `variants`: rows of each split, of the config `scores` and of those that are published now ({config: {split: rows}});
     `held_out`: the split with the rows that were held out of the scored one; `earlier`: configs of earlier publications, which stay as
     they are. `held_rows`: whether this or an earlier commit has rows of the source. `source_repo`: the source, where it is a dataset on the
-    `held_out`: the split with the rows that were held out of the scored one; `earlier`: configs of earlier publications, which stay as
-    they are. `held_rows`: whether this or an earlier commit has rows of the source.
+    Hub; `source_license`: what its card says, `asserted_license`: what the user vouches for. `ids_only`: variants hold ids and scores, and
+    nothing else of the source; `prefix` stands before the names of scores.
     `definitions` and `strategies`: the docstring of each score and strategy (`registry.definitions`).
     `models`: {selection: repository of a model trained on it}. `pictures`: paths inside the repository. `recipe`: likewise.
     """
