@@ -18,11 +18,13 @@ demo: .venv/.installed  ## score, prune and evaluate 8x8 digits offline, on a CP
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=2 $(BIN)/hf-datadiet run recipes/digits.yaml
 
 # One process for each core, up to eight; a file of tests stays together, for what its tests share.
+SPREAD := --numprocesses auto --maxprocesses 8 --dist loadfile
+
 test: .venv/.installed  ## the quick tests, offline
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest $(SPREAD)
 
 test-slow: .venv/.installed  ## the tests that take minutes
-	$(BIN)/python -m pytest -m "slow and not models"
+	$(BIN)/python -m pytest $(SPREAD) -m "slow and not models"
 
 test-models: .venv/.installed  ## gradient norms of a model of every family of timm, and of transformers' classifiers
 	$(BIN)/python -m pytest -m models
