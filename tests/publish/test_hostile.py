@@ -268,7 +268,7 @@ def test_the_terminal_obeys_no_word(tmp_path: Path) -> None:
     words = Words(columns=(f"{TERMINAL}input", f"{TERMINAL}label", f"{TERMINAL}note", f"{TERMINAL}uid"))
     untrained(tmp_path, words, "text")
     run = str(tmp_path / "run")
-    code, _, err = said("publish", run, "--to", REPO, "source.columns.label=none", at=tmp_path)
+    code, _, err = said("publish", run, "--to", REPO, "source.id_column=none", at=tmp_path)
     assert code == 2 and err.count("\n") == 1 and "\\x1b[2J\\u202eevil\\x9b31m" in err
     tree = tmp_path / f"{TERMINAL}tree"
     code, out, _ = said("publish", run, "--to", REPO, "--out", str(tree), at=tmp_path)
