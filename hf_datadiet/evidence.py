@@ -127,8 +127,9 @@ def restore(
     """
     about = read_evidence(published)
     table = published_table(published, about, labels)
-    folder.claim(recipe.identity(), table.source, to_yaml(recipe))
     evidence = published / EVIDENCE
+    read_record(evidence / "fitted.json", "publish it again")  # before anything is written
+    folder.claim(recipe.identity(), table.source, to_yaml(recipe))
     for name in ("fitted.json", "skipped.parquet"):
         if (evidence / name).exists():
             _copy(evidence / name, folder.path / name)
@@ -209,7 +210,10 @@ def published_table(published: Path, about: Mapping[str, Any], labels: ScoredLab
     if not paths:
         raise PublishError(f"this publication has lost its scores: there is no {SCORES}/{split}-*.parquet")
     given = None if about.get("labels", True) else _require(labels).scored
-    return table_from(Dataset(pq.read_table(paths)), about, given)
+    try:
+        return table_from(Dataset(pq.read_table(paths)), about, given)
+    except (pa.ArrowException, OSError):
+        raise PublishError(f"the files {SCORES}/{split}-*.parquet of this publication are damaged; publish it again") from None
 
 
 def load_json(path: Path) -> Any:

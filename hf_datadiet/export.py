@@ -39,6 +39,10 @@ def model_folders(
     cannot be written.
     """
     evaluation = recipe.evaluate.name
+    if evaluation not in folder.evaluations():
+        raise PublishError(
+            f"nothing was evaluated, so no model was kept; hf-datadiet evaluate {folder.path} evaluate.keep_weights=true, or {WITHOUT}"
+        )
     table, seed = folder.load_evaluation(evaluation), folder.trials.first_seed
     # All of them are looked at before the first is written.
     for name in selections:

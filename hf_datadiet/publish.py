@@ -23,7 +23,7 @@ from hf_datadiet.hub.model_card import card_over, model_repo
 from hf_datadiet.hub.opening import in_memory
 from hf_datadiet.hub.origin import origin_of
 from hf_datadiet.hub.published import SCORES, require_config_name
-from hf_datadiet.hub.push import Change, Planned, Pushed, Remote, Target, planned, push
+from hf_datadiet.hub.push import Change, Planned, Pushed, Remote, Target, ask_first, planned, push
 from hf_datadiet.hub.source import pin_again
 from hf_datadiet.publication import Asked
 from hf_datadiet.recipe import Recipe
@@ -106,9 +106,9 @@ def publish_run(
         ids_only=asked.ids_only,
         asserted=asked.asserted,
         source_private=origin.private is not False,
-        source_gated=origin.gate is not None,
-        gated=True,  # the gate of the source goes along
     )
+    if asked.push and not asked.dry_run:
+        ask_first(target, note=note)
     pinned = pin_again(recipe.source, table.source, folder.skipped(), given)
     report = report_run(recipe, folder)
     models: dict[str, Path] = {}
@@ -134,14 +134,16 @@ def publish_run(
 def _all_of(place: Path, remote: Remote) -> Change:
     """Every file of a folder; others that lie there stay, and what others wrote into the card."""
     adds: dict[str, Path | bytes] = {str(path.relative_to(place)): path for path in sorted(place.rglob("*")) if path.is_file()}
-    if (there := remote.read(CARD)) is not None:
-        adds[CARD] = card_over(there.decode(), (place / CARD).read_text(encoding="utf-8")).encode()
+    if (there := remote.text(CARD)) is not None:
+        adds[CARD] = card_over(there, (place / CARD).read_text(encoding="utf-8")).encode()
     return Change(adds)
 
 
 def _check(recipe: Recipe, selections: Sequence[Selection], table: ScoreTable, asked: Asked, tree: Path) -> None:
     if recipe.source.label_noise is not None:
         raise RecipeError("this run has label noise, so its labels are not the source's; publish a run without source.label_noise")
+    if asked.create_pr and not (asked.push or asked.dry_run):
+        raise PublishError("--create-pr is a way to push, and without --push nothing is sent; add --push")
     if asked.ids_only and asked.examples:
         raise PublishError("--examples shows rows of the source, and --ids-only publishes none; give one of them")
     if tree.exists() and not (tree / MANIFEST).exists():

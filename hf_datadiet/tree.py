@@ -155,8 +155,7 @@ def change_of(tree: Path, content: Content, remote: Remote) -> Change:
     foreign = sorted(set(remote.files) & set(content.files) - set(before))
     if foreign:
         raise PublishError(f"{repo} has a file {foreign[0]} that no publication wrote; choose another --to, or remove it")
-    there, card = _json(remote, PUBLICATION), remote.read(CARD)
-    text = None if card is None else card.decode()
+    there, text = _json(remote, PUBLICATION), remote.text(CARD)
     hidden = [path for path in remote.files if path.endswith(DATA) and path not in before]
     if hidden and "configs" not in metadata_of(text or ""):
         # Until its card lists configs, a repository has one of all its files; from then on it has those.
@@ -181,7 +180,7 @@ def change_of(tree: Path, content: Content, remote: Remote) -> Change:
 
 def _json(remote: Remote, path: str) -> dict[str, Any]:
     """A JSON object that lies there; empty if none does."""
-    content = remote.read(path)
+    content = remote.text(path)
     try:
         value = json.loads(content) if content is not None else {}
     except ValueError:

@@ -36,6 +36,14 @@ class Remote:
     files: Mapping[str, RemoteFile]
     read: Callable[[str], bytes | None]
 
+    def text(self, path: str) -> str | None:
+        """A text file; `PublishError` where it is none."""
+        content = self.read(path)
+        try:
+            return None if content is None else content.decode()
+        except UnicodeDecodeError:
+            raise PublishError(f"{path} of the repository is no text in UTF-8; mend it there, or choose another --to") from None
+
 
 @dataclass(frozen=True)
 class Change:

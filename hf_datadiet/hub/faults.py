@@ -123,5 +123,5 @@ def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
 
 
 def _line(text: str) -> str:
-    """One short line without addresses."""
-    return " ".join(re.sub(r"https?://\S+", "", text).split())[:200]
+    """One short line without addresses and tokens, also such as are not ours."""
+    return " ".join(re.sub(r"https?://\S+", "", re.sub(r"hf_\w{8,}", "...", text)).split())[:200]

@@ -51,21 +51,17 @@ def may_publish(
     ids_only: bool,
     asserted: str | None,
     source_private: bool,
-    source_gated: bool,
-    gated: bool,
 ) -> None:
     """Nothing where this may be published; else `PublishError`, one line with what may.
 
-    `licences`: of the source, as its card names them; `asserted`: what the user vouches for with --i-may-share; `gated`: whether the
-    new repository asks for access as well. In private everything may; in public rows need a licence that lets them be passed on, and a
-    private source somebody who vouches for it. Part of a dataset is a derivative of it, its row numbers are not.
+    `licences`: of the source, as its card names them; `asserted`: what the user vouches for with --i-may-share. In private everything may;
+    in public rows need a licence that lets them be passed on, and a private source somebody who vouches for it. Part of a dataset is a
+    derivative of it, its row numbers are not. A gate of the source is no matter here: it goes along (`hub.access`).
     """
     if asserted is not None and (not asserted.strip() or asserted.strip().lower() == "unknown"):
         raise PublishError("--i-may-share names no licence; name the one under which you may share the source, such as cc-by-4.0")
     if not public:
         return
-    if source_gated and not gated:
-        raise PublishError("the source is gated, so a public copy must be too; set the gate (--gated auto), or leave --public out")
     if source_private and asserted is None:
         raise PublishError(
             "the source is private; leave --public out, or name the licence under which you may share it: --i-may-share LICENSE"

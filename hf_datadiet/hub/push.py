@@ -21,7 +21,7 @@ from hf_datadiet.hub.change import Change, Operation, Remote, RemoteFile, missin
 from hf_datadiet.hub.faults import CAUGHT
 from hf_datadiet.hub.patience import Patience, patient
 
-__all__ = ["Change", "Operation", "Planned", "Pushed", "Remote", "RemoteFile", "Target", "planned", "push"]
+__all__ = ["Change", "Operation", "Planned", "Pushed", "Remote", "RemoteFile", "Target", "ask_first", "planned", "push"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,16 @@ def push(target: Target, change: Callable[[Remote], Change], *, message: str, no
         there = open_up(api, target, patience)
     url = "/".join([api.endpoint, *(["datasets"] if target.kind == "dataset" else []), target.repo])
     return Pushed(target.repo, url, landed.sha, landed.changed, landed.pull_request, there.private, there.gate)
+
+
+def ask_first(target: Target, *, note: Callable[[str], None]) -> None:
+    """Ask the Hub who may see the repository, and change nothing: `PublishError` where `push` would refuse before it sends anything.
+
+    For whoever has much to write before there is something to push.
+    """
+    with patient(target.repo, note) as patience:
+        api = HfApi(token=True)
+        check(target, patience(lambda: found(api, target)))
 
 
 def planned(target: Target, change: Callable[[Remote], Change]) -> Planned:

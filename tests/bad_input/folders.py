@@ -270,3 +270,7 @@ def _hub() -> LoopbackHub:
 def online(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Hub with a dataset of one config, and one that is gated."""
     _hub().connect(monkeypatch, _kept())
+
+
+def logged_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")

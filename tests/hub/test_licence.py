@@ -14,8 +14,6 @@ ASKED: dict[str, Any] = {
     "ids_only": False,
     "asserted": None,
     "source_private": False,
-    "source_gated": False,
-    "gated": False,
 }
 
 
@@ -82,11 +80,6 @@ def test_the_list_has_each_licence_once() -> None:
         ({"source_private": True, "ids_only": True}, "the source is private"),
         ({"source_private": True, "public": False}, ""),
         ({"source_private": True, "asserted": "mit"}, ""),
-        ({"source_gated": True}, "the source is gated"),
-        ({"source_gated": True, "asserted": "mit"}, "the source is gated"),
-        ({"source_gated": True, "gated": True}, ""),
-        ({"source_gated": True, "public": False}, ""),
-        ({"source_gated": True, "gated": True, "licences": None}, "names no licence"),
     ],
 )
 def test_what_may_be_published_where(more: dict[str, Any], said: str) -> None:
@@ -97,7 +90,7 @@ def test_what_may_be_published_where(more: dict[str, Any], said: str) -> None:
 
 def test_every_refusal_names_a_way_that_is_open() -> None:
     """Over all combinations: private is never refused, and going by a refusal's own words ends in a publication."""
-    flags = ("public", "ids_only", "source_private", "source_gated", "gated")
+    flags = ("public", "ids_only", "source_private")
     for values in itertools.product([False, True], repeat=len(flags)):
         for licences, asserted in itertools.product(["mit", "cc-by-nd-4.0", None], [None, "mit"]):
             asked = {**dict(zip(flags, values, strict=True)), "licences": licences, "asserted": asserted}
@@ -105,14 +98,10 @@ def test_every_refusal_names_a_way_that_is_open() -> None:
                 found = refused(**asked)
                 if not found:
                     break
-                if "--gated" in found:
-                    asked["gated"] = True
-                elif "--i-may-share" in found:
+                if "--i-may-share" in found:
                     asked["asserted"] = "mit"
                 else:
                     assert "--ids-only" in found
                     asked["ids_only"] = True
             assert not refused(**asked)
             assert asked["public"] or not refused(**{**asked, "public": False})
-            if asked["public"] and asked["source_gated"]:
-                assert asked["gated"]

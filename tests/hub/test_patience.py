@@ -111,6 +111,8 @@ def test_what_is_in_words_alone() -> None:
     assert fault_of(PermissionError("Xet says no"), REPO) == fault_of(ConnectionError("client error (403"), REPO)
     batch = fault_of(ValueError("LFS batch API returned errors:\nno object at https://x/y?signature=1"), REPO)
     assert batch and batch.said.endswith("LFS batch API returned errors: no object at") and not batch.passes
+    told = fault_of(ValueError(f"the token hf_{'x' * 34} of somebody else is bad"), REPO)
+    assert told and told.said.endswith("the token ... of somebody else is bad")
     unread = fault_of(json.JSONDecodeError("x", "y", 0), REPO)
     assert unread and unread.passes
 

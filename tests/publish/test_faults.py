@@ -39,13 +39,14 @@ FAULTS: dict[str, dict[str, Any]] = {
 class Way:
     """A publication of the run in `place`: what lies there `before` (None: no repository) and `after` it, if nothing disturbs it.
 
-    `requests`: those that it makes then; `pushes`: what the command does once it has written the tree, all of them.
+    `requests`: those that it makes then, the first `early` of them before it has written the tree; `pushes`: what it does after that.
     """
 
     place: Path
     before: Mapping[str, bytes] | None
     after: Mapping[str, bytes]
     requests: list[tuple[str, str]]
+    early: int
     pushes: list[Callable[[], Pushed]]
 
     def begin(self, hub: LoopbackHub) -> None:
@@ -78,9 +79,11 @@ def command(place: Path, *words: str) -> list[str]:
 def undisturbed(place: Path, cache: Path, before: Mapping[str, bytes] | None, source: Mapping[str, bytes] | None = None) -> Way:
     """Publish, and keep how that was done."""
     pushes: list[Callable[[], Pushed]] = []
+    early: list[int] = []
     original = publish.push
 
     def push(*arguments: Any, **named: Any) -> Pushed:
+        early.append(len(hub.requests))
         pushes.append(partial(original, *arguments, **named))
         return pushes[-1]()
 
@@ -96,7 +99,7 @@ def undisturbed(place: Path, cache: Path, before: Mapping[str, bytes] | None, so
         patch.setattr(publish, "push", push)
         patch.setattr("sys.argv", ["hf-datadiet", *command(place, *words)])
         cli.main()
-        return Way(place, before, hub.files(REPO), list(hub.requests), pushes)
+        return Way(place, before, hub.files(REPO), list(hub.requests), early[0], pushes)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +162,8 @@ def test_it_is_what_was_written_and_it_can_be_seen_to_be_whole(way: Way) -> None
 )
 def test_each_request_may_fail_once(way: Way, fault: str, each: bool, hub: LoopbackHub, me: str, tmp_path: Path) -> None:
     """`each`: all requests of the push in turn, not only one of each kind. The same publication mends it: no second one is needed."""
-    moments = range(1, len(way.requests) + 1) if each else kinds(way.requests)
+    requests = way.requests[way.early :]
+    moments = range(1, len(requests) + 1) if each else kinds(requests)
     with watched(hub, REPO, tmp_path / "reader", way.states()):
         for n in moments:
             way.begin(hub)
@@ -178,8 +182,7 @@ def test_the_source_may_fail_once(
     """What fails before anything is pushed ends in a line, and a second publication mends it."""
     hub.commit("org/toys", source_files(online.place))
     words = command(online.place, "source.path=null", "source.repo=org/toys")
-    reading = next(at for at, (_, path) in enumerate(online.requests) if REPO in path)
-    moments = range(1, reading + 1) if fault != "unavailable" else kinds(online.requests[:reading])
+    moments = range(1, online.early + 1) if fault != "unavailable" else kinds(online.requests[: online.early])
     for n in moments:
         hub.connect(monkeypatch, tmp_path / f"cache-{n}")
         online.begin(hub)
@@ -237,14 +240,15 @@ def test_the_client_is_killed_at_each_request(
 def test_the_client_is_killed_while_it_writes(way: Way, mine: Path, call: Call, hub: LoopbackHub, me: str, tmp_path: Path) -> None:
     """At calls of the system that change the run folder, spread over all of them, with and without an older tree in it."""
     counted = clients.FORKING.Value("i", 0)
-    clients.started(hub, me, tmp_path / "home", *command(mine), counted=counted).join()
+    die = partial(clients.die_at, str(mine / "run"))
+    clients.started(hub, me, tmp_path / "home", *command(mine), begin=partial(die, 0, counted)).join()
     assert counted.value > 50
-    for dies_at in range(1, counted.value + 1, 3):
+    for at in range(1, counted.value + 1, 3):
         way.begin(hub)
         tree = mine / "run" / "published"
-        if dies_at % 2:
+        if at % 2:
             shutil.rmtree(tree)
-        client = clients.started(hub, me, tmp_path / "home", *command(mine), dies_at=dies_at)
+        client = clients.started(hub, me, tmp_path / "home", *command(mine), begin=partial(die, at))
         client.join()
         assert client.exitcode == -signal.SIGKILL, (tmp_path / "home" / "said").read_text()
         require_whole(tree)

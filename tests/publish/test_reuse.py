@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from datasets import Dataset
 
 from hf_datadiet.recipe_yaml import kept_recipe
 from hf_datadiet.store import RunFolder
 from tests.hub.server import LoopbackHub
-from tests.publish.runs import source_files
+from tests.publish.runs import IMAGES, source_files
 from tests.synthetic import same
 
 Call = Callable[..., tuple[Any, str, str]]
@@ -53,10 +53,7 @@ def test_a_run_goes_on_with_them(ids_only: bool, place: Path, call: Call, hub: L
 def test_of_a_source_on_the_hub(pictures: Path, call: Call, hub: LoopbackHub, me: str, tmp_path: Path) -> None:
     sha = hub.commit("org/toys", source_files(pictures))
     recipe = tmp_path / "hub.yaml"
-    text = (pictures / "mine.yaml").read_text().replace(f"path: {pictures}", "path:")
-    asked = json.loads(json.dumps(__import__("yaml").safe_load(text)))
-    asked["source"] = {"repo": "org/toys", "test": {"split": "test"}, "id_column": "uid"}
-    recipe.write_text(json.dumps(asked))
+    recipe.write_text(yaml.safe_dump({**IMAGES, "source": {**IMAGES["source"], "repo": "org/toys"}}))
     assert call("run", str(recipe), "--out", str(tmp_path / "first"))[0] == 0
     assert call("publish", str(tmp_path / "first"), "--to", REPO, "--push", "--public")[0] == 0
     # The source moves on; the scores are those of its older commit, and that is what is opened.
@@ -89,3 +86,18 @@ def test_what_would_not_be_the_same(pictures: Path, call: Call, tmp_path: Path) 
     assert "has other rows, another order or other labels" in refused(source)
     code, _, err = call("score", "--from-hub", tree, "--out", str(pictures / "run"), source)
     assert code == 2 and "holds a run already" in err
+
+
+@pytest.mark.parametrize(
+    "name", ["evidence/scores.json", "evidence/recipe.yaml", "evidence/fitted.json", "scores/train-00000-of-00001.parquet"]
+)
+def test_what_is_damaged_there(name: str, pictures: Path, call: Call, tmp_path: Path) -> None:
+    assert call("publish", str(pictures / "run"), "--to", REPO)[0] == 0
+    path = pictures / "run" / "published" / name
+    content = path.read_bytes()
+    for damaged in (None, b"", content[: len(content) // 2], b"{}", b"[]", b"null", b"\xff\xfe"):
+        path.unlink() if damaged is None else path.write_bytes(damaged)
+        code, out, err = call(
+            "score", "--from-hub", str(path.parents[1]), "--out", str(tmp_path / "new"), f"source.path={pictures / 'source'}"
+        )
+        assert (code, out) == (2, "") and len(err.splitlines()) == 1 and not (tmp_path / "new").exists()

@@ -247,7 +247,7 @@ def test_files_that_are_lost_or_cut_off(tree: Path) -> None:
         "evidence/recipe.yaml": "records are whole",
         "evidence/fitted.json": "records are whole",
         "evidence/evaluations/main/evaluation.json": "records are whole",
-        "scores/train-00000-of-00001.parquet": "records fit together",
+        "scores/train-00000-of-00001.parquet": "records are whole",
         "evidence/publication.json": "records fit together",
     }.items():
         content = (tree / name).read_bytes()
