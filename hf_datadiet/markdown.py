@@ -124,14 +124,14 @@ def kept_so(selection: Mapping[str, Any]) -> str:
     by = f" by {code(selection['score'])}" if selection["score"] else ""
     chosen = ", chosen on validation rows (see below)" if AUTO in selection["parameters"] else ""
     return (
-        f"{selection['n_kept']} rows kept ({percent(selection['share'])}), {selection['n_dropped']} dropped: "
-        f"{literal(selection['strategy'])}{by}{in_words(selection['parameters']['quotas'])}{chosen}."
+        f"{selection['n_kept']} rows kept ({percent(selection['share'])}): {literal(selection['strategy'])}{by}"
+        f"{in_words(selection['parameters']['quotas'])}{chosen}; {selection['n_dropped']} dropped."
     )
 
 
 def dropped_because(selection: Mapping[str, Any]) -> str:
     """Why the other rows went, and how many for each reason."""
-    return "\n".join(f"- {count} rows: {literal(reason)}" for reason, count in selection["reasons"].items())
+    return "\n".join(f"- {count} dropped: {literal(reason)}" for reason, count in selection["reasons"].items())
 
 
 def _selection_section(selection: Mapping[str, Any]) -> str:

@@ -189,7 +189,7 @@ def test_quotas_are_named() -> None:
     table = score_table()
     even = selection(table, table.example_id[[0, 1, 2]], parameters={"keep": 0.3, "quotas": "equal"})
     report = build_report(table, [even], [], task=TASK, seed_seconds=SECONDS, files={})
-    assert "hardest by `el2n`, equal per class." in to_card(report, a_publication(report)) and "equal per" not in card()
+    assert "hardest by `el2n`, equal per class;" in to_card(report, a_publication(report)) and "equal per" not in card()
 
 
 def test_texts_are_no_table() -> None:

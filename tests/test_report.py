@@ -237,7 +237,7 @@ def test_what_a_selection_keeps_of_each_class() -> None:
     assert entry["rate_ratio"] == pytest.approx(2) and entry["digest"] == kept.digest
     assert entry["reasons"] == {"el2n below the cut 0.5 (hardest 50 %)": 5, "no label": 2}
     text = to_markdown(reported(table, [kept], []))
-    assert "5 rows kept (50.0 %), 7 dropped: hardest by `el2n`." in text and "- 2 rows: no label" in text
+    assert "5 rows kept (50.0 %): hardest by `el2n`; 7 dropped." in text and "- 2 dropped: no label" in text
 
 
 # Evaluations
@@ -790,7 +790,7 @@ def test_hostile_names_of_classes_stay_in_their_cells() -> None:
     report = hostile_report()
     classes = [row[0] for table in tables(to_markdown(report)) for row in table[1:] if table[0][:2] == ["class", "rows"]]
     assert classes == ["a|b", "two lines", "back\\slash|pipe\\", "|", "<b>", "both\\|"]
-    assert "- 6 rows: class quota two lines keeps 0 of 2" in to_markdown(report).splitlines()
+    assert "- 6 dropped: class quota two lines keeps 0 of 2" in to_markdown(report).splitlines()
     assert "two\nlines" in [entry["class"] for entry in as_json(report)["selections"][0]["per_class"]], "JSON keeps the name as it is"
 
 
@@ -831,4 +831,4 @@ def test_a_mean_rank_warns_of_each_of_its_scores() -> None:
         "keep-50 goes by el2n_e0, whose ranking is unreliable: 0.40 (1 is perfect); add seeds or epochs"
     ]
     assert as_json(report)["selections"][0]["score"] == "mean rank of el2n_e0 and margin"
-    assert "hardest by `mean rank of el2n_e0 and margin`." in to_markdown(report)
+    assert "hardest by `mean rank of el2n_e0 and margin`;" in to_markdown(report)
