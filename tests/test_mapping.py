@@ -21,6 +21,7 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from datasets.fingerprint import Hasher
 from multiprocess.reduction import ForkingPickler
 from PIL import Image as Pillow
+from safetensors.torch import save_file
 from torch import nn
 
 from hf_datadiet import ExampleScorer, score_dataset
@@ -100,6 +101,18 @@ def test_a_runs_seed_gives_what_the_run_observed(run: Path, observed: RunResult,
         assert np.array_equal(made.with_format("numpy")[:][name], observed.observed[name][-1]), name
     first = RunFolder(run).load_seed(0).observed["el2n"][-1]
     assert not np.allclose(made["el2n"], first, rtol=1e-2), "the seeds differ, so the test can tell them apart"
+
+
+def test_a_model_that_began_with_trained_weights(tmp_path: Path) -> None:
+    """Whose stem is that of the weights, also for small images; they are not read again."""
+    file, data = tmp_path / "weights.safetensors", pictures(12)
+    save_file(net().state_dict(), file)
+    arguments = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file), "num_classes": 3}}
+    options = {"task.training.batch_size": 4, "task.model_args": arguments}
+    score_dataset(data, model="timm:test_resnet", seeds=1, epochs=1, progress=False, out=tmp_path / "run", options=options)
+    file.unlink()
+    made = scored(data, ExampleScorer.from_run(tmp_path / "run", scores=["el2n"]))
+    assert np.array_equal(made["el2n"][:], RunFolder(tmp_path / "run").load_seed(0).observed["el2n"][-1])
 
 
 def test_the_last_layer_alone(run: Path, observed: RunResult, dataset: Dataset) -> None:

@@ -78,8 +78,8 @@ class CallableTask:
         """Nothing is taken from the data."""
         return {}
 
-    def build_model(self, model: Any, model_args: Mapping[str, Any], n_classes: int, prepared: Any) -> nn.Module:
-        """What `model_init` makes (or `model`, if it is a module), tried on one row, alone and beside another.
+    def build_model(self, model: Any, model_args: Mapping[str, Any], n_classes: int, prepared: Any, *, empty: bool = False) -> nn.Module:
+        """What `model_init` makes (or `model`, if it is a module), `empty` or not, tried on one row, alone and beside another.
 
         `PluginError` if that gives no logits [1, C], `RecipeError` if the other row changes them.
         """

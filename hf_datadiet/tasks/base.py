@@ -78,11 +78,14 @@ class Task(Protocol):
         """Constants that depend on the training data or the model (normalisation), as plain values."""
         ...
 
-    def build_model(self, model: str | nn.Module, model_args: Mapping[str, Any], n_classes: int, prepared: Any) -> nn.Module:
+    def build_model(
+        self, model: str | nn.Module, model_args: Mapping[str, Any], n_classes: int, prepared: Any, *, empty: bool = False
+    ) -> nn.Module:
         """A model in train mode that takes these rows: built anew by its name, or a module from Python as it is.
 
         Random weights come from the global generators, which the caller has seeded; `model_args["pretrained"]` False
-        asks for them. `RecipeError` for a model that cannot take the rows or does not give `n_classes` logits.
+        asks for them. `empty`: the same layers, but no weights are read: others will be put in their place. `RecipeError` for a
+        model that cannot take the rows or does not give `n_classes` logits.
         """
         ...
 

@@ -149,11 +149,13 @@ class ImageTask:
         # A constant channel has no spread to divide by.
         return {"mean": mean.tolist(), "std": torch.where(std > 0, std, torch.ones_like(std)).tolist(), "size": size}
 
-    def build_model(self, model: str | nn.Module, model_args: Mapping[str, Any], n_classes: int, prepared: torch.Tensor) -> nn.Module:
+    def build_model(
+        self, model: str | nn.Module, model_args: Mapping[str, Any], n_classes: int, prepared: torch.Tensor, *, empty: bool = False
+    ) -> nn.Module:
         """A model for images of the prepared size; one that comes from Python keeps its own stem."""
         size = (prepared.shape[2], prepared.shape[3])
         if isinstance(model, str):
-            net, name = named_model(model, model_args, n_classes, size, self.stem), model
+            net, name = named_model(model, model_args, n_classes, size, self.stem, empty=empty), model
         elif self.stem == "3x3":
             raise RecipeError("task.stem=3x3 is for models that are built by name; change the model itself, or leave task.stem out")
         else:

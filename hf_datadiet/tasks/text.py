@@ -138,9 +138,11 @@ class TextTask:
             "lengths": self.lengths(prepared).tolist(),
         }
 
-    def build_model(self, model: str | nn.Module, model_args: Mapping[str, Any], n_classes: int, prepared: Tokens) -> nn.Module:
+    def build_model(
+        self, model: str | nn.Module, model_args: Mapping[str, Any], n_classes: int, prepared: Tokens, *, empty: bool = False
+    ) -> nn.Module:
         """A model for `n_classes`: random weights from a configuration, or pretrained ones under a new head."""
-        net = model if isinstance(model, nn.Module) else self._named_model(model, model_args, n_classes, prepared.tokenizer)
+        net = model if isinstance(model, nn.Module) else self._named_model(model, model_args, n_classes, prepared.tokenizer, empty=empty)
         self._check(net, model if isinstance(model, str) else type(model).__name__, n_classes, prepared)
         return net.train()
 

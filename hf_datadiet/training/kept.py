@@ -32,11 +32,9 @@ class KeptModel:
 
     def model(self, task: Task, prepared: Any) -> nn.Module:
         """A model for inputs like `prepared`, with the kept weights."""
-        # Downloaded weights would be replaced at once.
-        arguments = {name: value for name, value in self.spec.model_args.items() if name != "pretrained" or not value}
         with untouched_generators(torch.device("cpu")):
             built_from = self.spec.model if self.base is None else copy.deepcopy(self.base)
-            model = task.build_model(built_from, arguments, self.n_classes, prepared)
+            model = task.build_model(built_from, self.spec.model_args, self.n_classes, prepared, empty=True)
         try:
             model.load_state_dict({name: torch.from_numpy(np.array(values)) for name, values in self.weights.items()})
         except RuntimeError as error:
