@@ -252,7 +252,7 @@ def test_the_client_is_killed_while_it_writes(way: Way, mine: Path, call: Call, 
         client.join()
         assert client.exitcode == -signal.SIGKILL, (tmp_path / "home" / "said").read_text()
         require_whole(tree)
-        assert not hub.requests
+        assert len(hub.requests) <= way.early
         assert call(*command(mine))[0] == 0
         assert not list(tree.parent.glob(".published.*"))
         way.require_done(hub)
