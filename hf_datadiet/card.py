@@ -285,7 +285,10 @@ def _licence_section(report: Report, publication: Publication) -> str:
     if publication.asserted_license:
         lines.append(f"Whoever published this states that it may be shared under {code(publication.asserted_license)}.")
     if publication.ids_only:
-        lines.append("No row of it is copied here; its terms hold for whoever loads the rows.")
+        lines.append(
+            "No row of it is copied here, but what was found of each is: scores, why a row was dropped (with class quotas that names its "
+            "class), what models predicted. Labels can be guessed from these. Its terms hold for whoever loads the rows."
+        )
     elif given or publication.asserted_license:
         lines.append("The rows here are copies and remain under it: credit their authors, and keep to its terms.")
     else:

@@ -8,7 +8,8 @@
         selections/  evaluations/  tunings/    without what single trainings left behind
         report.json  report.md  pictures/      report.md names the files that there are
 
-With ids only (`labels` False) no label of a single row is among them: whoever has the source has the labels.
+With ids only (`labels` False) no column of the source is among them: whoever has the source has the labels. What was found of a row is:
+its scores, why it was dropped (which names its class where quotas were asked for), what was predicted of it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import dataclasses
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,14 @@ from hf_datadiet.recipe_yaml import kept_recipe, recipe_from, to_yaml
 from hf_datadiet.records import Report, ScoreTable
 from hf_datadiet.store import RunFolder
 
-WHOLE = ("report.json", "fitted.json", "plan.json", "skipped.parquet", "pictures/[!.]*", "selections/*/selection.parquet")
+WHOLE = ("report.json", "plan.json", "skipped.parquet", "pictures/[!.]*", "selections/*/selection.parquet")
 """Files of a run folder that go along as they are; a name with a dot is one that somebody did not finish."""
 
 JUDGED = ("results.parquet", "evaluation.json", "tuning.json")
 """Of an evaluation or a tuning, beside its predictions."""
+
+VOCABULARY = "tokenizer"
+"""What a task took from the data that is made of its words."""
 
 NAMES = ("split", "columns", "id_column")
 """Keys of a recipe whose values are the source's own names, and no places, whatever they look like."""
@@ -52,6 +56,8 @@ def write_evidence(folder: RunFolder, table: ScoreTable, target: Path, *, labels
     for pattern in WHOLE:
         for path in sorted(folder.path.glob(pattern)):
             _copy(path, target / path.relative_to(folder.path))
+    fitted = folder.fitted()
+    write_record(target / "fitted.json", {**fitted, VOCABULARY: None} if VOCABULARY in fitted and not labels else fitted)
     for trials in (folder, folder.tunings):
         for name in trials.evaluations():
             place = trials.evaluation_path(name)
@@ -94,16 +100,28 @@ def _without_places(value: Any) -> Any:
     return value
 
 
-def require_no_places(evidence: Path, places: Sequence[Path]) -> None:
-    """Raise `PublishError` if a record names a folder of this machine: provenance says what was done, not where or by whom."""
+def require_no_places(evidence: Path, recipe: Recipe, places: Sequence[Path]) -> None:
+    """Raise `PublishError` if a record names a folder of this machine: provenance says what was done, not where or by whom.
+
+    Looked for are `places` and the absolute paths in `recipe`, as in a model's name.
+    """
     # A root folder would be found everywhere.
-    names = [str(place.absolute()) for place in places if len(place.absolute().parts) > 1]
+    names = [str(place.absolute()) for place in [*places, *_absolute(recipe.to_dict())] if len(place.absolute().parts) > 1]
     for path in sorted(evidence.rglob("*")):
         said = _said(path)
-        if found := next((name for name in names if name in said), None):
+        if found := next((name for name in names if re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])", said)), None):
             raise PublishError(
-                f"evidence/{path.relative_to(evidence)} would publish the name of a folder here ({found}); name it otherwise"
+                f"evidence/{path.relative_to(evidence)} would publish the name of a folder here ({found}); name it otherwise, "
+                "by a path that is relative to where you start"
             )
+
+
+def _absolute(value: Any) -> Iterator[Path]:
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _absolute(inner)
+    elif isinstance(value, str) and (found := re.fullmatch(r"(?:\w+:)?(/.+)", value)):
+        yield Path(found[1])
 
 
 def _said(path: Path) -> str:

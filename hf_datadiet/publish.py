@@ -17,6 +17,7 @@ from datasets import Dataset, DatasetDict
 from hf_datadiet.durable import notice
 from hf_datadiet.errors import PublishError, RecipeError
 from hf_datadiet.export import model_folders
+from hf_datadiet.hub.access import TITLE
 from hf_datadiet.hub.card import licence_of, source_card
 from hf_datadiet.hub.licence import may_publish
 from hf_datadiet.hub.model_card import card_over, model_repo
@@ -24,6 +25,7 @@ from hf_datadiet.hub.opening import in_memory
 from hf_datadiet.hub.origin import origin_of
 from hf_datadiet.hub.published import SCORES, require_config_name
 from hf_datadiet.hub.push import Change, Planned, Pushed, Remote, Target, ask_first, planned, push
+from hf_datadiet.hub.reading import generated
 from hf_datadiet.hub.source import pin_again
 from hf_datadiet.publication import Asked
 from hf_datadiet.recipe import Recipe
@@ -104,6 +106,7 @@ def publish_run(
         source.license,
         public=asked.public,
         ids_only=asked.ids_only,
+        models=asked.models,
         asserted=asked.asserted,
         source_private=origin.private is not False,
     )
@@ -121,20 +124,28 @@ def publish_run(
     configs = {SCORES: content.publication.scores, **content.publication.variants}
     written = Published(asked.to, tree, models, configs)
     # Models first: the card that names them comes last.
-    changes = [(replace(target, repo=repo, kind="model"), partial(_all_of, place)) for repo, place in models.items()]
+    changes = [(replace(target, repo=repo, kind="model"), partial(_all_of, repo, place)) for repo, place in models.items()]
     changes.append((target, partial(change_of, tree, content)))
     if asked.dry_run:
         return replace(written, planned=tuple(planned(each, change) for each, change in changes))
     if not asked.push:
         return written
-    message = f"Data diet of {table.source.name}: {', '.join(configs)}"
+    if models:
+        # None of them is pushed if another is refused.
+        for each, change in changes:
+            ask_first(each, change, note=note)
+    message = f"{TITLE}{table.source.name}: {', '.join(configs)}"
     return replace(written, pushed=tuple(push(each, change, message=message, note=note) for each, change in changes))
 
 
-def _all_of(place: Path, remote: Remote) -> Change:
+def _all_of(repo: str, place: Path, remote: Remote) -> Change:
     """Every file of a folder; others that lie there stay, and what others wrote into the card."""
     adds: dict[str, Path | bytes] = {str(path.relative_to(place)): path for path in sorted(place.rglob("*")) if path.is_file()}
-    if (there := remote.text(CARD)) is not None:
+    there = remote.text(CARD)
+    foreign = sorted(set(adds) & set(remote.files) - {CARD})
+    if foreign and generated(there or "") is None:
+        raise PublishError(f"{repo} has a file {foreign[0]} that no publication wrote; choose another --to, or remove it")
+    if there is not None:
         adds[CARD] = card_over(there, (place / CARD).read_text(encoding="utf-8")).encode()
     return Change(adds)
 

@@ -33,6 +33,7 @@ from hf_datadiet.hub.reading import metadata_of
 from hf_datadiet.hub.source import Pinned
 from hf_datadiet.publication import Asked, Publication
 from hf_datadiet.recipe import Recipe
+from hf_datadiet.recipe_yaml import kept_recipe
 from hf_datadiet.records import Report, ScoreTable, Selection
 from hf_datadiet.showcase import ends
 from hf_datadiet.store import RunFolder
@@ -104,7 +105,7 @@ def write_tree(
         source_repo=origin.repo,
         asserted=asked.asserted,
     )
-    require_no_places(evidence, (folder.path, Path.home(), Path.cwd()))
+    require_no_places(evidence, kept_recipe(folder.path), (folder.path, Path.home(), Path.cwd()))
     files = {str(path.relative_to(tree)): file_digest(path) for path in sorted(tree.rglob("*")) if path.is_file()}
     content = Content(files, report, publication, about, table.source.digest, only_ids_in_public=asked.public and asked.ids_only)
     for path, made in change_of(tree, content, Remote(None, {}, lambda path: None)).adds.items():

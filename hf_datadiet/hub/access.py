@@ -18,6 +18,9 @@ from hf_datadiet.hub.patience import Patience
 
 Gate = Literal["auto", "manual"]
 
+TITLE = "Data diet of "
+"""What the title of each commit that this tool makes begins with."""
+
 STRENGTH: dict[Gate | None, int] = {None: 0, "auto": 1, "manual": 2}
 """Of a gate: everybody, whoever says who they are, whom the owner lets in."""
 
@@ -83,6 +86,27 @@ def check(target: Target, there: Found | None) -> None:
         raise PublishError(f"{repo} lets in people whom the gate of the source would not; ask its owner for a gate ({target.gate}) first")
 
 
+def require_no_past(api: HfApi, target: Target, there: Found | None, patience: Patience) -> None:
+    """`PublishError` if to open a private repository would show more than one publication: files, commits, branches, tags, pull requests.
+
+    Nobody can tell what those hold who has not looked. What one interrupted push has left, or an empty repository, is opened.
+    """
+    if there is None or there.sha is None or not there.private or not target.public or target.create_pr:
+        return
+    refs = patience(lambda: api.list_repo_refs(target.repo, repo_type=target.kind, include_pull_requests=True))
+    past = [ref.ref for ref in [*refs.branches, *refs.tags, *(refs.pull_requests or [])] if ref.ref != "refs/heads/main"]
+    *later, first = patience(lambda: list(api.list_repo_commits(target.repo, repo_type=target.kind)))
+    begun = patience(lambda: list(api.list_repo_tree(target.repo, repo_type=target.kind, recursive=True, revision=first.commit_id)))
+    past += [repr(entry.path) for entry in begun if entry.path != ".gitattributes"]
+    ours = [commit for commit in later if commit.title.startswith(TITLE)]
+    past += [repr(commit.title) for commit in later if commit not in ours[:1]]
+    if past:
+        raise PublishError(
+            f"{target.repo} is private and has a past that would become public with it (such as {past[0]}); look at it and make it public "
+            "on its page, then push again, or choose another --to"
+        )
+
+
 def prepare(api: HfApi, target: Target, patience: Patience) -> None:
     """Make sure, before anything is sent, that the repository exists and that nobody sees it who may not.
 
@@ -90,6 +114,7 @@ def prepare(api: HfApi, target: Target, patience: Patience) -> None:
     """
     there = patience(lambda: found(api, target))
     check(target, there)
+    require_no_past(api, target, there, patience)
     if target.create_pr:
         return
     if there is None:

@@ -49,6 +49,7 @@ def may_publish(
     *,
     public: bool,
     ids_only: bool,
+    models: bool,
     asserted: str | None,
     source_private: bool,
 ) -> None:
@@ -56,7 +57,8 @@ def may_publish(
 
     `licences`: of the source, as its card names them; `asserted`: what the user vouches for with --i-may-share. In private everything may;
     in public rows need a licence that lets them be passed on, and a private source somebody who vouches for it. Part of a dataset is a
-    derivative of it, its row numbers are not. A gate of the source is no matter here: it goes along (`hub.access`).
+    derivative of it, its row numbers are not; whether a model is that was trained on it (`models`) nobody has settled, so it counts as one.
+    A gate of the source is no matter here: it goes along (`hub.access`).
     """
     if asserted is not None and (not asserted.strip() or asserted.strip().lower() == "unknown"):
         raise PublishError("--i-may-share names no licence; name the one under which you may share the source, such as cc-by-4.0")
@@ -66,18 +68,18 @@ def may_publish(
         raise PublishError(
             "the source is private; leave --public out, or name the licence under which you may share it: --i-may-share LICENSE"
         )
-    if ids_only:
+    if ids_only and not models:
         return
+    instead = "leave --push-models out" if ids_only else "use --ids-only"
+    what = "a model trained on it may be one" if ids_only else "a part of a dataset is one"
     given = asserted if asserted is not None else licences
     found = terms(given)
     if found == "no derivatives":
         named = given if isinstance(given, str) else ", ".join(given or ())
-        raise PublishError(
-            f"the licence {named} allows no derivatives, and a part of a dataset is one; use --ids-only, or leave --public out"
-        )
+        raise PublishError(f"the licence {named} allows no derivatives, and {what}; {instead}, or leave --public out")
     if found == "unknown" and asserted is None:
         named = licences if isinstance(licences, str) else ", ".join(licences or ())
         said = f"of the licence {named} it is not known whether it" if named else "the source names no licence that"
         raise PublishError(
-            f"{said} lets its rows be shared; use --ids-only, leave --public out, or name the one you share under: --i-may-share LICENSE"
+            f"{said} lets its rows be shared; {instead}, leave --public out, or name the one you share under: --i-may-share LICENSE"
         )

@@ -16,7 +16,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import are_progress_bars_disabled, build_hf_headers, disable_progress_bars, enable_progress_bars
 
 from hf_datadiet.errors import PublishError
-from hf_datadiet.hub.access import Gate, Target, check, found, open_up, prepare, stronger
+from hf_datadiet.hub.access import Gate, Target, check, found, open_up, prepare, require_no_past, stronger
 from hf_datadiet.hub.change import Change, Operation, Remote, RemoteFile, missing, operations
 from hf_datadiet.hub.faults import CAUGHT
 from hf_datadiet.hub.patience import Patience, patient
@@ -75,19 +75,24 @@ def push(target: Target, change: Callable[[Remote], Change], *, message: str, no
     return Pushed(target.repo, url, landed.sha, landed.changed, landed.pull_request, there.private, there.gate)
 
 
-def ask_first(target: Target, *, note: Callable[[str], None]) -> None:
-    """Ask the Hub who may see the repository, and change nothing: `PublishError` where `push` would refuse before it sends anything.
+def ask_first(target: Target, change: Callable[[Remote], Change] | None = None, *, note: Callable[[str], None]) -> None:
+    """`PublishError` where `push` would refuse before it sends anything; nothing is changed.
 
-    For whoever has much to write before there is something to push.
+    For whoever has much to write before there is something to push (no `change` yet), or several repositories to push to.
     """
     with patient(target.repo, note) as patience:
         api = HfApi(token=True)
-        check(target, patience(lambda: found(api, target)))
+        there = patience(lambda: found(api, target))
+        check(target, there)
+        require_no_past(api, target, there, patience)
+        if change is not None:
+            remote = _remote(api, target, there.sha if there else None, patience)
+            operations(change(remote), remote)
 
 
 def planned(target: Target, change: Callable[[Remote], Change]) -> Planned:
     """What `push` would do, without doing it; also where the Hub cannot be asked. `PublishError` where `push` would refuse."""
-    there, unknown, remote = None, None, Remote(None, {}, lambda path: None)
+    api, there, unknown, remote = HfApi(token=False), None, None, Remote(None, {}, lambda path: None)
     with patient(target.repo, lambda line: None, tries=1) as patience:
         try:
             token = patience(get_token)
@@ -101,6 +106,7 @@ def planned(target: Target, change: Callable[[Remote], Change]) -> Planned:
             unknown = str(error)
         if unknown is None:
             check(target, there)
+            require_no_past(api, target, there, patience)
         due = operations(change(remote), remote)
     private, gate = not target.public, stronger(there.gate if there else None, target.gate)
     if there is not None and target.create_pr:

@@ -21,6 +21,9 @@ from hf_datadiet.errors import BadRowsError, PublishError, RecipeError, SourceEr
 from hf_datadiet.sealed import cached
 from hf_datadiet.tasks._transformers import loading, place
 
+TRAIN = "train"
+"""The name of a tokenizer that is learned on the spot."""
+
 BATCH = 1000
 """Rows that are tokenised at a time."""
 
@@ -173,7 +176,9 @@ def as_json(learned: Any) -> str:
 
 @lru_cache(maxsize=4)
 def kept_tokenizer(name: str, learned: str | None, fingerprint: str) -> Any:
-    """The tokenizer of a run: from the JSON that it kept, or by name; `RecipeError` if that is another one now."""
+    """The tokenizer of a run: from the JSON that it kept, or by name; `RecipeError` if that is another one now, or not there."""
+    if learned is None and name == TRAIN:
+        raise RecipeError("these scores were published without the tokenizer that was learned (ids only); score without --from-hub")
     tokenizer = _from_json(learned) if learned is not None else loaded_tokenizer(name)
     if fingerprint_of(tokenizer) != fingerprint:
         raise RecipeError(f"task.tokenizer {name} is not the one that the run used; give that one back its place")

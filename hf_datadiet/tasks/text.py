@@ -39,6 +39,7 @@ from hf_datadiet.tasks._exporting import (
 )
 from hf_datadiet.tasks._tokens import (
     INPUTS,
+    TRAIN,
     Texts,
     Tokens,
     as_json,
@@ -53,9 +54,6 @@ from hf_datadiet.tasks._tokens import (
 )
 from hf_datadiet.tasks._transformers import PRETRAINED, built, config_of, full_name, has_weights, is_a_type, reason_of
 from hf_datadiet.tasks.base import check_alone, check_classes, label_column, the_column
-
-TRAIN = "train"
-"""The name of a tokenizer that is learned on the spot."""
 
 PIPELINE = f"""from transformers import pipeline
 

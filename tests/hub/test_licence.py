@@ -12,6 +12,7 @@ ASKED: dict[str, Any] = {
     "licences": "cc-by-4.0",
     "public": True,
     "ids_only": False,
+    "models": False,
     "asserted": None,
     "source_private": False,
 }
@@ -67,6 +68,9 @@ def test_the_list_has_each_licence_once() -> None:
         ({"licences": "cc-by-nd-4.0"}, "no derivatives"),
         ({"licences": "cc-by-nd-4.0", "ids_only": True}, ""),
         ({"licences": "cc-by-nd-4.0", "public": False}, ""),
+        ({"licences": "cc-by-nd-4.0", "ids_only": True, "models": True}, "a model trained on it may be one; leave --push-models out"),
+        ({"licences": None, "ids_only": True, "models": True}, "leave --push-models out"),
+        ({"ids_only": True, "models": True}, ""),
         ({"licences": None}, "names no licence"),
         ({"licences": "my-terms"}, "of the licence my-terms it is not known"),
         ({"licences": None, "ids_only": True}, ""),
@@ -90,7 +94,7 @@ def test_what_may_be_published_where(more: dict[str, Any], said: str) -> None:
 
 def test_every_refusal_names_a_way_that_is_open() -> None:
     """Over all combinations: private is never refused, and going by a refusal's own words ends in a publication."""
-    flags = ("public", "ids_only", "source_private")
+    flags = ("public", "ids_only", "models", "source_private")
     for values in itertools.product([False, True], repeat=len(flags)):
         for licences, asserted in itertools.product(["mit", "cc-by-nd-4.0", None], [None, "mit"]):
             asked = {**dict(zip(flags, values, strict=True)), "licences": licences, "asserted": asserted}
@@ -100,6 +104,8 @@ def test_every_refusal_names_a_way_that_is_open() -> None:
                     break
                 if "--i-may-share" in found:
                     asked["asserted"] = "mit"
+                elif "--push-models" in found:
+                    asked["models"] = False
                 else:
                     assert "--ids-only" in found
                     asked["ids_only"] = True

@@ -75,7 +75,7 @@ class Notes(list[str]):
 
 
 def done(change: Mapping[str, Path | bytes], target: Target = HERE, deletes: tuple[str, ...] = (), **more: Any) -> Pushed:
-    return push(target, lambda remote: Change(change, deletes), message="a variant", note=more.pop("note", Notes()))
+    return push(target, lambda remote: Change(change, deletes), message="Data diet of toys", note=more.pop("note", Notes()))
 
 
 def published(hub: LoopbackHub, revision: str = "main", repo: str = REPO) -> dict[str, bytes]:
@@ -89,7 +89,7 @@ def writes(hub: LoopbackHub) -> list[tuple[str, str]]:
 def test_a_new_repository_is_private_and_has_everything_in_one_commit(hub: LoopbackHub, token: str, folder) -> None:
     pushed = done(folder(FIRST))
     first, second = hub.history(REPO)
-    assert set(first.files) == {".gitattributes"} and published(hub) == FIRST and second.title == "a variant"
+    assert set(first.files) == {".gitattributes"} and published(hub) == FIRST and second.title == "Data diet of toys"
     assert pushed == Pushed(REPO, f"{hub.url}/datasets/{REPO}", second.sha, True, None, True, None) and hub.repo(REPO).private
     assert hub.tokens == {token}
 
@@ -317,7 +317,7 @@ def grown(hub: LoopbackHub, folder, repo: str, note: Callable[[str], None]) -> P
         assert remote.read("README.md") == published(hub, remote.sha or "", repo)["README.md"] and remote.read("never.txt") is None
         return Change(folder(SECOND), (OLD,))
 
-    return push(Target(repo), change, message="a variant", note=note)
+    return push(Target(repo), change, message="Data diet of toys", note=note)
 
 
 def proposed(hub: LoopbackHub, folder, repo: str, note: Callable[[str], None]) -> Pushed:
@@ -372,7 +372,7 @@ def test_somebody_else_pushes_meanwhile(hub: LoopbackHub, token: str, folder) ->
             hub.commit(REPO, {**published(hub), "README.md": published(hub)["README.md"] + theirs, f"{len(asked)}.txt": b"theirs"})
         return Change({"README.md": card, **folder({**FIRST, "README.md": card})})
 
-    pushed = push(Target(REPO), change, message="a variant", note=(notes := Notes()))
+    pushed = push(Target(REPO), change, message="Data diet of toys", note=(notes := Notes()))
     assert len(asked) == 3 and len(notes) == 2 and all("HTTP 412" in line for line in notes)
     card = b"---\nlicense: mit\n---\ntheirs 1\ntheirs 2\nours\n"
     assert published(hub) == {**FIRST, "README.md": card, "1.txt": b"theirs", "2.txt": b"theirs"}
@@ -387,7 +387,7 @@ def test_somebody_opens_the_repository_meanwhile(hub: LoopbackHub, token: str, f
         return Change(folder(FIRST))
 
     with pytest.raises(PublishError, match="me/toys is public"):
-        push(Target(REPO), change, message="a variant", note=Notes())
+        push(Target(REPO), change, message="Data diet of toys", note=Notes())
     assert published(hub) == {}
 
 
@@ -399,7 +399,7 @@ def test_somebody_opens_the_gate_meanwhile(hub: LoopbackHub, token: str, folder)
         return Change(folder(FIRST))
 
     with pytest.raises(PublishError, match="somebody opened the gate of me/toys during the push"):
-        push(target, change, message="a variant", note=Notes())
+        push(target, change, message="Data diet of toys", note=Notes())
     assert hub.repo(REPO).private
     assert done(folder(FIRST), target).gated == "manual" and not hub.repo(REPO).private
 
@@ -609,7 +609,7 @@ from pathlib import Path
 from hf_datadiet.hub.push import Change, Target, push
 tree = Path(sys.argv[1])
 adds = {path.relative_to(tree).as_posix(): path for path in tree.rglob("*") if path.is_file()}
-print(push(Target("me/toys", public=True, gate="auto"), lambda remote: Change(adds), message="a variant", note=print))
+print(push(Target("me/toys", public=True, gate="auto"), lambda remote: Change(adds), message="Data diet of toys", note=print))
 """
 
 

@@ -134,6 +134,7 @@ def test_ids_only_holds_nothing_of_the_source(place: Path, call: Call, hub: Loop
             (tmp_path / "x.parquet").write_bytes(data)
             assert not own & set(pq.read_schema(tmp_path / "x.parquet").names), path
         assert "/examples/" not in path
+        assert b'"vocab"' not in data.replace(b"\\", b""), "a tokenizer that was learned is made of the words of the source"
     code, out, err = call("verify", REPO, f"source.path={place / 'source'}")
     assert code in (0, None) and "DIFFERS" not in out and "holds    rows are those of the source" in out, out + err
     # Without the source there are no labels to count with, and that is said.
@@ -144,11 +145,23 @@ def test_ids_only_holds_nothing_of_the_source(place: Path, call: Call, hub: Loop
 def test_rows_of_an_earlier_commit_do_not_become_public(pictures: Path, call: Call, hub: LoopbackHub, me: str) -> None:
     """A repository that is made public shows its history."""
     asked = ("publish", str(pictures / "run"), "--to", REPO, "--push", f"source.path={pictures / 'source'}")
+    public = ("--ids-only", "--public", "--i-may-share", "cc-by-nd-4.0")
     assert call(*asked)[0] == 0
-    assert call(*asked, "--ids-only")[0] == 0
-    code, _, err = call(*asked, "--ids-only", "--public", "--i-may-share", "cc-by-nd-4.0")
+    code, _, err = call(*asked, *public)
     assert code == 2 and "has, or had, rows of the source, which would become public with it" in err
+    assert call(*asked, "--ids-only")[0] == 0
+    code, _, err = call(*asked, *public)
+    assert code == 2 and "is private and has a past that would become public with it (such as 'Data diet of source: " in err
     assert HfApi().dataset_info(REPO).private and len(hub.history(REPO)) == 3
+    # Nor those of a pull request, or of somebody else.
+    hub.commit("me/other", {}, access="private")
+    assert call(*asked[:3], "me/other", *asked[4:], "--create-pr")[0] == 0
+    code, _, err = call(*asked[:3], "me/other", *asked[4:], *public)
+    assert code == 2 and "(such as refs/pr/1)" in err
+    hub.commit("me/mine", {"notes/patients.csv": b"names"}, access="private")
+    code, _, err = call(*asked[:3], "me/mine", *asked[4:], *public)
+    assert code == 2 and "(such as 'notes/patients.csv')" in err
+    assert all(HfApi().dataset_info(repo).private for repo in ("me/other", "me/mine"))
     assert (
         call("publish", str(pictures / "run"), "--to", "me/ids", "--push", "--ids-only", "--public", "--i-may-share", "cc-by-nd-4.0")[0]
         == 0
@@ -319,6 +332,20 @@ def test_what_lies_there_is_not_overwritten(pictures: Path, text_run: Path, call
     (pictures / "full" / "x").write_text("x")
     code, _, err = call("publish", str(pictures / "run"), "--to", "me/c", "--out", str(pictures / "full"))
     assert code == 2 and "is there already and is no publication" in err and (pictures / "full" / "x").exists()
+
+
+def test_a_model_of_somebody_else_stays(pictures: Path, call: Call, hub: LoopbackHub, me: str) -> None:
+    """And none of the others is pushed then."""
+    assert call("evaluate", str(pictures / "run"), "evaluate.keep_weights=true")[0] == 0
+    hub.commit("models/me/toys-diet-keep-50", {"model.safetensors": b"mine", "README.md": b"# Mine\n"}, access="private")
+    before = dict(hub.repos)
+    code, _, err = call("publish", str(pictures / "run"), "--to", REPO, "--push", "--push-models")
+    assert code == 2 and "me/toys-diet-keep-50 has a file model.safetensors that no publication wrote" in err
+    assert hub.repos == before and hub.files("models/me/toys-diet-keep-50")["model.safetensors"] == b"mine"
+    # Nor where the dataset's repository is another's.
+    hub.commit("me/b", {"scores/train-00000-of-00001.parquet": b"mine"}, access="private")
+    code, _, err = call("publish", str(pictures / "run"), "--to", "me/b", "--push", "--push-models")
+    assert code == 2 and "that no publication wrote" in err and not [name for name in hub.repos if name.startswith("models/me/b")]
 
 
 def test_models_go_along(place: Path, call: Call, hub: LoopbackHub, me: str, tmp_path: Path) -> None:
