@@ -66,7 +66,7 @@ def write_evidence(folder: RunFolder, table: ScoreTable, target: Path, *, labels
                     _copy(path, target / path.relative_to(folder.path))
             _write_predictions(place / "predictions.parquet", target / place.relative_to(folder.path) / "predictions.parquet", labels)
     taken = folder.taken() or {"repo": None, "revision": None, "seed_seconds": folder.seed_seconds(table.seeds)}
-    write_record(target / "scores.json", {**scores_meta(table), "labels": labels, "taken": taken})
+    write_record(target / "scores.json", {**scores_meta(table), "digest": table.digest, "labels": labels, "taken": taken})
     write_text(target / "recipe.yaml", to_yaml(without_places(kept_recipe(folder.path))))
     report = Report(**load_json(target / "report.json"))
     lying = {name: meaning for name, meaning in report.files.items() if list(target.glob(name))}

@@ -24,6 +24,7 @@ from hf_datadiet.errors import PublishError
 from hf_datadiet.evidence import require_no_places, write_evidence
 from hf_datadiet.hub.card import SourceCard, config_info, metadata
 from hf_datadiet.hub.files import write_shards
+from hf_datadiet.hub.media import with_tags
 from hf_datadiet.hub.merging import merged
 from hf_datadiet.hub.model_card import model_repo
 from hf_datadiet.hub.origin import Origin
@@ -52,7 +53,7 @@ class Content:
     report: Report
     publication: Publication
     metadata: Mapping[str, Any]
-    source_digest: str
+    table: ScoreTable
     only_ids_in_public: bool
     """Whether everybody may see the repository then, and no row of the source may be among what they see."""
 
@@ -107,7 +108,7 @@ def write_tree(
     )
     require_no_places(evidence, kept_recipe(folder.path), (folder.path, Path.home(), Path.cwd()))
     files = {str(path.relative_to(tree)): file_digest(path) for path in sorted(tree.rglob("*")) if path.is_file()}
-    content = Content(files, report, publication, about, table.source.digest, only_ids_in_public=asked.public and asked.ids_only)
+    content = Content(files, report, publication, about, table, only_ids_in_public=asked.public and asked.ids_only)
     for path, made in change_of(tree, content, Remote(None, {}, lambda path: None)).adds.items():
         if isinstance(made, bytes):
             write_bytes(tree / path, made)
@@ -137,6 +138,8 @@ def _write_configs(
             for column, n in shards.nulls.items():
                 note(f"{config}, split {split}: {n} values of {column} cannot be read and are null")
         features = next(iter(parts.values())).features
+        if tagged := with_tags(features):
+            note(f"{config}: what files in {tagged[0]} say of themselves (artist, place, time) stays in them")
         size = sum(path.stat().st_size for shards in written.values() for path in shards.files)
         counts, bytes_ = ({split: shards.n_rows for split, shards in written.items()}, {split: s.n_bytes for split, s in written.items()})
         infos[config] = config_info(features, counts, bytes_, size)
@@ -146,12 +149,12 @@ def _write_configs(
 def change_of(tree: Path, content: Content, remote: Remote) -> Change:
     """What the repository is to become: our files, the card of both, and nothing of an earlier push that this one has made anew.
 
-    `PublishError` where other files, or the scores of another source, lie in its place.
+    `PublishError` where other files, or the scores of another source or run, lie in its place.
     """
     before = _json(remote, MANIFEST).get("files", {})
-    scored = _json(remote, f"{EVIDENCE}/scores.json").get("source", {}).get("digest", content.source_digest)
+    scored = _json(remote, f"{EVIDENCE}/scores.json")
     repo = content.publication.repo
-    if scored != content.source_digest:
+    if scored.get("source", {}).get("digest", content.table.source.digest) != content.table.source.digest:
         raise PublishError(f"{repo} holds the scores of another source; choose another --to")
     foreign = sorted(set(remote.files) & set(content.files) - set(before))
     if foreign:
@@ -165,6 +168,8 @@ def change_of(tree: Path, content: Content, remote: Remote) -> Change:
         )
     published = [*there.get("variants", {}), *there.get("earlier", ())]
     earlier = tuple(name for name in dict.fromkeys(published) if name not in content.publication.variants)
+    if earlier and scored.get("digest", content.table.digest) != content.table.digest:
+        raise PublishError(f"{repo} has selections by other scores ({earlier[0]}), which would lose them; choose another --to")
     stays = {path: digest for path, digest in before.items() if path.split("/")[0] in earlier}
     held_rows = there.get("held_rows", False)
     if content.only_ids_in_public and held_rows:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from huggingface_hub import DatasetCard, HfApi, ModelCard
 from PIL import Image as Picture
 from transformers import AutoModelForSequenceClassification
 
+from hf_datadiet.errors import PublishError
+from hf_datadiet.evidence import require_no_places
 from hf_datadiet.recipe_yaml import kept_recipe
 from hf_datadiet.store import RunFolder
 from tests.hub.server import LoopbackHub
@@ -325,6 +328,11 @@ def test_what_lies_there_is_not_overwritten(pictures: Path, text_run: Path, call
     assert code in (0, None), err
     code, _, err = call("publish", str(text_run / "run"), "--to", "me/b", "--push", "--out", str(pictures / "elsewhere"))
     assert code == 2 and "me/b holds the scores of another source" in err
+    # Selections by other scores of the same rows would rest on nothing.
+    again = ("score.seeds=1", "prune=[{name: keep-10, score: el2n, keep: 0.1}]")
+    assert call("run", str(pictures / "mine.yaml"), "--out", str(pictures / "again"), *again)[0] == 0
+    code, _, err = call("publish", str(pictures / "again"), "--to", "me/b", "--push")
+    assert code == 2 and "me/b has selections by other scores (keep-25), which would lose them" in err
     hub.commit("me/data", {"data/train.csv": b"a,b\n1,2\n", "README.md": b"# Data\n"}, access="private")
     code, _, err = call("publish", str(pictures / "run"), "--to", "me/data", "--push")
     assert code == 2 and "the data of me/data (data/train.csv) would no longer be found" in err
@@ -332,6 +340,26 @@ def test_what_lies_there_is_not_overwritten(pictures: Path, text_run: Path, call
     (pictures / "full" / "x").write_text("x")
     code, _, err = call("publish", str(pictures / "run"), "--to", "me/c", "--out", str(pictures / "full"))
     assert code == 2 and "is there already and is no publication" in err and (pictures / "full" / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ("trained on /app/data", True),
+        ("of /app", True),
+        ("org/apple-pies", False),
+        ("my/app", False),
+        ("/app.old", False),
+        ("transformers:/srv/acme/vit", True),
+        ("/srv/acme/vit-b", False),
+    ],
+)
+def test_records_name_no_folder_of_the_machine(said: str, named: bool, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "evidence").mkdir()
+    (tmp_path / "evidence" / "report.md").write_text(said)
+    recipe = kept_recipe(pictures / "run", ["task.model=transformers:/srv/acme/vit"])
+    with pytest.raises(PublishError, match="would publish the name of a folder here") if named else nullcontext():
+        require_no_places(tmp_path / "evidence", recipe, [Path("/app"), Path("/")])
 
 
 def test_a_model_of_somebody_else_stays(pictures: Path, call: Call, hub: LoopbackHub, me: str) -> None:
