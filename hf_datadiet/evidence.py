@@ -103,10 +103,10 @@ def _without_places(value: Any) -> Any:
 def require_no_places(evidence: Path, recipe: Recipe, places: Sequence[Path]) -> None:
     """Raise `PublishError` if a record names a folder of this machine: provenance says what was done, not where or by whom.
 
-    Looked for are `places` and the absolute paths in `recipe`, as in a model's name.
+    Looked for are `places` and the absolute paths in the recipe's task, as in a model's name; `without_places` has the source's.
     """
     # A root folder would be found everywhere.
-    names = [str(place.absolute()) for place in [*places, *_absolute(recipe.to_dict())] if len(place.absolute().parts) > 1]
+    names = [str(place.absolute()) for place in [*places, *_absolute(recipe.to_dict()["task"])] if len(place.absolute().parts) > 1]
     for path in sorted(evidence.rglob("*")):
         said = _said(path)
         if found := next((name for name in names if re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])", said)), None):
@@ -120,7 +120,7 @@ def _absolute(value: Any) -> Iterator[Path]:
     if isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _absolute(inner)
-    elif isinstance(value, str) and (found := re.fullmatch(r"(?:\w+:)?(/.+)", value)):
+    elif isinstance(value, str) and (found := re.fullmatch(r"(?:\w+:)?(/[^/].*)", value)):
         yield Path(found[1])
 
 

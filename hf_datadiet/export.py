@@ -22,7 +22,6 @@ from hf_datadiet.swapping import swapping
 from hf_datadiet.training.further import task_for
 from hf_datadiet.training.given import is_given
 from hf_datadiet.training.randomness import untouched_generators
-from hf_datadiet.training.redrawn import rows_digest
 from hf_datadiet.training.task import find_task
 
 WITHOUT = "publish without --push-models"
@@ -48,7 +47,6 @@ def model_folders(
     for name in selections:
         model_repo(dataset_repo, name)
         folder.load_weights(evaluation, name, seed)
-        _require_its_rows(folder, table, name)
     made: dict[str, Path] = {}
     for name in selections:
         made[name] = out / name
@@ -83,16 +81,6 @@ def _write(folder: RunFolder, recipe: Recipe, table: EvaluationTable, arm: str, 
     weights = folder.load_weights(table.name, arm, seed)
     with untouched_generators(torch.device("cpu")):
         return export(Trained(table.model, arguments, weights, source.classes, folder.fitted(apart), source.columns), target)
-
-
-def _require_its_rows(folder: RunFolder, table: EvaluationTable, name: str) -> None:
-    """Raise `PublishError` where a selection was made anew, from other rows, since its models were trained."""
-    trained = next(result for result in table.results if result.arm == name)
-    if name in table.arm_selections and rows_digest(folder.load_selection(name).kept, trained.epochs) != trained.train_ids_digest:
-        raise PublishError(
-            f"selection {name!r} has other rows now than evaluation {table.name} trained its models on; evaluate again under another "
-            f"name (evaluate.name), or {WITHOUT}"
-        )
 
 
 def _card(

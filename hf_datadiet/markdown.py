@@ -144,7 +144,7 @@ def tuning_section(tuning: Mapping[str, Any]) -> str:
     matched = "as many epochs" if tuning["match"] == "epochs" else "as many steps"
     note = (
         f"Each candidate kept its share of {tuning['n_rest']} rows, by the scores of this run; {code(tuning['model'])} was trained on it "
-        f"from scratch, for {matched} as a training on all of them takes, and judged on the validation rows after the last epoch. Test "
+        f"anew, for {matched} as a training on all of them takes, and judged on the validation rows after the last epoch. Test "
         "rows were not looked at. The first candidate within one standard error of the best is taken; the standard error is that of the "
         "difference to the best over seeds, and what other validation rows would change stands beside it. An accuracy that was chosen as "
         "the best flatters: the evaluation on test rows is the one to quote. The scores themselves come from trainings that saw the "
@@ -169,7 +169,7 @@ def _evaluation_section(evaluation: Mapping[str, Any], report: Report) -> str:
 
 def evaluated_so(evaluation: Mapping[str, Any]) -> str:
     """What was trained in an evaluation, and on which rows it was judged."""
-    head = f"Trained from scratch with {code(evaluation['model'])}, {trained_so(evaluation)}"
+    head = f"Trained anew with {code(evaluation['model'])}, {trained_so(evaluation)}"
     if evaluation["transfer_of"]:
         head += f" The selections are those of evaluation {literal(evaluation['transfer_of'])}: another model's scores made them."
     return head

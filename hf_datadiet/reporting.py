@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from hf_datadiet.durable import notice
+from hf_datadiet.errors import StaleRecordError
+from hf_datadiet.identity import digest_of
 from hf_datadiet.markdown import to_markdown
 from hf_datadiet.recipe import Recipe
-from hf_datadiet.records import AUTO, Report
+from hf_datadiet.records import AUTO, EvaluationTable, Report, Selection
 from hf_datadiet.report import build_report
 from hf_datadiet.store import PICTURES, RunFolder, from_where
 
@@ -43,7 +45,9 @@ def report_run(recipe: Recipe, folder: RunFolder) -> Report:
 
 
 def assembled(recipe: Recipe, folder: RunFolder) -> Report:
-    """The report that the records of the folder make, without its files; nothing is written. `RecipeError` if nothing has been scored."""
+    """The report that the records of the folder make, without its files; nothing is written. `RecipeError` if nothing has been scored,
+    `StaleRecordError` if an evaluation has judged other rows under the name of a selection.
+    """
     table = folder.load_scores()
     folder.require_markers()
     folder.tunings.require_markers()
@@ -70,7 +74,7 @@ def assembled(recipe: Recipe, folder: RunFolder) -> Report:
     return build_report(
         table,
         selections,
-        [folder.load_evaluation(name) for name in folder.evaluations()],
+        _judged(folder, selections),
         tunings=[
             (folder.tunings.load_evaluation(name), folder.load_tuning(name)) for name in folder.tunings.evaluations() if name in tuned
         ],
@@ -80,6 +84,22 @@ def assembled(recipe: Recipe, folder: RunFolder) -> Report:
         n_test_skipped=len((skipped or ({}, {}))[1]),
         files={},
     )
+
+
+def _judged(folder: RunFolder, selections: Sequence[Selection]) -> list[EvaluationTable]:
+    """The finished evaluations; `StaleRecordError` where a selection was made anew, from other rows, since it was judged."""
+    kept = {selection.name: selection.kept for selection in selections}
+    tables = [folder.load_evaluation(name) for name in folder.evaluations()]
+    for table in tables:
+        for result in table.results:
+            rows = kept.get(table.arm_selections.get(result.arm, ""))
+            # As `training.redrawn.rows_digest` of rows that stay the same in each epoch.
+            if rows is not None and digest_of([rows]) != result.train_ids_digest:
+                raise StaleRecordError(
+                    f"selection {table.arm_selections[result.arm]!r} has other rows now than evaluation {table.name} has judged; delete "
+                    f"{folder.evaluation_path(table.name)}, or the selection, and evaluate again"
+                )
+    return tables
 
 
 def _illustrated(report: Report, folder: RunFolder) -> Report:

@@ -90,6 +90,8 @@ def cost_sentences(report: Report) -> Iterable[str]:
         f"Scoring took {number(costs['scoring_seconds'], 1)} s: {number(costs['scoring_train_seconds'], 1)} s of training and "
         f"{number(costs['scoring_observe_seconds'], 1)} s of observing."
     )
+    if "taken_from" in report.task:
+        scoring += " That was where the scores were made: seconds of another machine do not compare with those of this one."
     if costs["evaluation_seconds"]:
         scoring += (
             f" The trainings that judge the selections took {number(costs['evaluation_seconds'], 1)} s, and are no part of what follows."

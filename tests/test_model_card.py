@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from hf_datadiet import evaluate
 from hf_datadiet.cells import interval
-from hf_datadiet.errors import PublishError, RecipeError
+from hf_datadiet.errors import PublishError, RecipeError, StaleRecordError
 from hf_datadiet.export import model_folders, write_model
 from hf_datadiet.exported import REPO, Exported
 from hf_datadiet.hub.merging import BEGIN, END, merged
@@ -181,13 +181,12 @@ def test_models_that_were_not_kept_are_asked_for_before_anything_is_written(run:
     assert not (tmp_path / "models").exists()
 
 
-def test_a_model_is_not_published_beside_other_rows_than_its_own(run: RunFolder, report: Report, tmp_path: Path) -> None:
+def test_nothing_is_reported_of_other_rows_than_were_judged(run: RunFolder, tmp_path: Path) -> None:
     folder = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
     shutil.rmtree(folder.selection_path("keep-50"))
     prune_run(folder, PruneSpec(name="keep-50", score="el2n", strategy="easiest", keep=0.5), command="test")
-    with pytest.raises(PublishError, match="selection 'keep-50' has other rows now than evaluation main trained its models on"):
-        model_folders(folder, asked(), report, ["keep-25", "keep-50"], DATASET, MIT, tmp_path / "models")
-    assert not (tmp_path / "models").exists()
+    with pytest.raises(StaleRecordError, match="selection 'keep-50' has other rows now than evaluation main has judged; delete "):
+        report_run(asked(), folder)
 
 
 @pytest.mark.parametrize("selection", ["keep--50", "keep..50", "a" * 90, "keep-50.git"])

@@ -30,6 +30,7 @@ def test_a_run_goes_on_with_them(ids_only: bool, place: Path, call: Call, hub: L
     ours, theirs = RunFolder(new).load_scores(), RunFolder(place / "run").load_scores()
     same(ours, theirs)
     assert not RunFolder(new).seeds() and f"taken       from {REPO} at {sha}" in call("status", str(new))[1]
+    assert "seconds of another machine do not compare" in (new / "report.md").read_text()
     assert "Scores of" in out and f"{REPO} at {sha}" in (new / "report.md").read_text()
     # Equal scores make equal selections and equal trainings: so does a run that was scored here.
     assert call("prune", str(new), "--name", "keep-50", "--score", "el2n", "--keep", "0.5")[0] == 0
