@@ -42,8 +42,8 @@ def other_accuracies(folder: RunFolder) -> Iterator[str]:
 
 
 def _is(there: pa.Table, columns: Columns) -> bool:
-    """Whether a file has these columns."""
-    return there.column_names == list(columns) and all(
+    """Whether a file has these columns, in any order."""
+    return set(there.column_names) == set(columns) and all(
         there[name].to_pylist() == pa.array(values).to_pylist() for name, values in columns.items()
     )
 

@@ -19,6 +19,7 @@ from hf_datadiet.records import UNLABELLED
 from hf_datadiet.selection import select
 from hf_datadiet.stats import reliability, seed_mean_se
 from hf_datadiet.store import RunFolder
+from hf_datadiet.training.redrawn import rows_digest
 from hf_datadiet.training.task import find_task
 from tests.synthetic import PROVENANCE, RIGHT, evaluation, score_table
 
@@ -101,7 +102,16 @@ def untrained(place: Path, words: Words, kind: str, *, on_disk: bool = False) ->
         columns[name] = replace(column, mean=mean, se=se, reliability=agreed)
     table = replace(made, source=pinned.record, example_id=pinned.scored, label=pinned.label, columns=columns, source_id=pinned.source_id)
     folder.save_scores(table)
-    folder.save_selection(select(table, name="keep-50", score="el2n", keep=0.5, provenance=PROVENANCE))
+    selection = select(table, name="keep-50", score="el2n", keep=0.5, provenance=PROVENANCE)
+    folder.save_selection(selection)
     judged = evaluation(right={arm: right[: len(SEEDS)] for arm, right in RIGHT.items()}, n_seeds=len(SEEDS))
-    folder.save_evaluation(replace(judged, test_id=pinned.test_id, test_label=pinned.test_label, source_digest=pinned.record.digest))
+    trained = {"full": table.example_id[table.label != UNLABELLED], "keep-50": selection.kept}
+    results = [
+        replace(each, n_rows=rows.size, train_ids_digest=rows_digest(rows, each.epochs))
+        if (rows := trained.get(each.arm)) is not None
+        else each
+        for each in judged.results
+    ]
+    about = {"test_id": pinned.test_id, "test_label": pinned.test_label, "source_digest": pinned.record.digest, "model": recipe.task.model}
+    folder.save_evaluation(replace(judged, results=tuple(results), **about))
     return place
