@@ -23,7 +23,7 @@ def other_means(table: ScoreTable) -> Iterator[str]:
     for name, column in table.columns.items():
         if column.per_seed is None:
             rests = [what for what, value in (("standard errors", column.se), ("reliability", column.reliability)) if value is not None]
-            yield Unknown(f"{name}: no values of the seeds were published, so nothing proves {' and '.join(['means', *rests])}")
+            yield Unknown(f"{name}: no values of the seeds were published, so nothing proves its {', '.join(['means', *rests])}")
         else:
             yield from (f"{name}: {line}" for line in _other_than_seeds(table, column, column.per_seed))
 

@@ -43,9 +43,10 @@ def other_accuracies(folder: RunFolder) -> Iterator[str]:
 
 def _is(there: pa.Table, columns: Columns) -> bool:
     """Whether a file has these columns, in any order."""
-    return set(there.column_names) == set(columns) and all(
-        there[name].to_pylist() == pa.array(values).to_pylist() for name, values in columns.items()
-    )
+    if set(there.column_names) != set(columns):
+        return False
+    arrays = {name: pa.array(values) for name, values in columns.items()}
+    return all(there[name].cast(array.type).equals(pa.chunked_array([array])) for name, array in arrays.items())
 
 
 def other_test_rows(folder: RunFolder, pinned: Pinned) -> Iterator[str]:

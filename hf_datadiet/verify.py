@@ -1,8 +1,9 @@
 """VERIFY: compute a publication's numbers anew from its data, and say what differs.
 
-What data proves: that no file changed since it was written, that the selections follow from the scores and the scores from those of the
-seeds, every number of report and card (counts, class tables, reliability, accuracies, intervals, verdicts), and, where the source can be
-opened, that every row is the source's. What no data proves is said too: how long things took, on what, and that such trainings were made.
+What data proves: that no file changed since it was written and none was added, that the selections follow from the scores and the scores
+from those of the seeds, every number of report and card (counts, class tables, reliability, accuracies, intervals, verdicts), and, where
+the source can be opened, that every row and every label is the source's. What no data proves is said too: how long things took, on what,
+and that such trainings were made.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from hf_datadiet.store import RunFolder
 from hf_datadiet.verified_rows import _other_files
 from hf_datadiet.verify import _changed_files, verify_publication
 from tests.hub.server import LoopbackHub
+from tests.publish.runs import IMAGES, finished, images
 
 Call = Callable[..., tuple[Any, str, str]]
 REPO = "me/toys-diet"
@@ -97,6 +98,45 @@ def test_on_the_hub(pictures: Path, call: Call, hub: LoopbackHub, me: str) -> No
     hub.commit("me/plain", {"README.md": b"# Plain\n"})
     code, _, err = call("verify", "me/plain")
     assert code == 2 and "no hf_datadiet publication lies there" in err
+
+
+@pytest.mark.parametrize("words", [(), ("--ids-only",), ("--prefix", "d_")], ids=" ".join)
+def test_what_is_published_in_other_ways_holds(words: tuple[str, ...], pictures: Path, call: Call, hub: LoopbackHub, me: str) -> None:
+    """With configs of an earlier publication beside it, and a selection that was tuned."""
+    run, source = pictures / "run", f"source.path={pictures / 'source'}"
+    assert call("publish", str(run), "--to", REPO, "--push")[0] == 0
+    shutil.rmtree(run / "selections" / "keep-25")
+    shutil.rmtree(run / "evaluations")
+    auto = ("--name", "tuned", "--score", "el2n", "--keep", "0.5", "--strategy", "auto", "--set", "seeds=1")
+    code, _, err = call("prune", str(run), *auto, source)
+    assert code == 0, err
+    assert call("publish", str(run), "--to", REPO, "--push", *words)[0] == 0
+    code, out, _ = call("verify", REPO, source)
+    assert code == 0 and out.count("unknown") == 3, out
+    # The validation rows have the labels of the source.
+    table = RunFolder(run).tunings.load_evaluation("tuned")
+    wrong = (table.test_label + 1) % 3
+    results = [replace(each, metrics={"accuracy": float(np.mean(each.predicted == wrong))}) for each in table.results]
+    RunFolder(run).tunings.save_evaluation(replace(table, test_label=wrong, results=tuple(results)))
+    if "--ids-only" not in words:
+        assert call("publish", str(run), "--to", REPO, *words)[0] == 0
+        assert "labels and test rows are those of the source" in differing(run / "published", pictures)
+
+
+def test_rows_that_cannot_be_read_hold(tmp_path: Path, call: Call) -> None:
+    rows = images(48, 1).with_format("arrow")[:].to_pydict()
+    rows["image"][5] = {"bytes": b"no picture", "path": None}
+    train = Dataset.from_dict(rows, features=images(1, 1).features)
+    asked = {
+        **IMAGES,
+        "source": {**IMAGES["source"], "on_bad_row": "skip"},
+        "evaluate": {"seeds": 1},
+        "score": {"scores": ["el2n"], "seeds": 1},
+    }
+    place = finished(tmp_path, asked, {"train": train, "test": images(12, 2)})
+    assert call("publish", str(place / "run"), "--to", REPO)[0] == 0
+    found = verify_publication(place / "run" / "published", overrides=[f"source.path={place / 'source'}"])
+    assert found.holds and [check.what for check in found.checks if check.state == "holds"] == CHECKS
 
 
 # One number changed. `sealed`: whoever changed it also made the digests fit, so that only computing it anew finds it.
@@ -430,7 +470,9 @@ def test_values_of_the_seeds_that_were_not_published(tree: Path) -> None:
     pq.write_table(table.drop_columns([name for name in table.column_names if "_seed" in name]), path)
     reseal(tree)
     found = {check.what: check for check in verify_publication(tree).checks}["scores are the means of those of the seeds"]
-    assert found.state == "not verifiable" and "el2n: no values of the seeds were published, so nothing proves means" in found.details[0]
+    assert (
+        found.state == "not verifiable" and "el2n: no values of the seeds were published, so nothing proves its means" in found.details[0]
+    )
 
 
 def test_files_that_nobody_published(tree: Path, image_run: Path) -> None:
