@@ -72,7 +72,9 @@ def other_metadata(published: Path) -> Iterator[str]:
         if not files:
             yield f"{config}: it has no files"
             continue
-        features = Features.from_arrow_schema(pq.read_schema(next(iter(files.values()))[0]))
+        features, *others = [Features.from_arrow_schema(pq.read_schema(path)) for paths in files.values() for path in paths]
+        if any(other != features for other in others):
+            yield f"{config}: its files have not all the same columns and classes"
         rows = {split: sum(pq.read_metadata(path).num_rows for path in paths) for split, paths in files.items()}
         made = metadata(
             {config: config_info(features, rows, dict.fromkeys(rows, 0), 0)}, repo="", task=None, scores=(), source=SourceCard()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -92,11 +93,16 @@ def other_settings(folder: RunFolder, recipe: Recipe, scores: ScoreTable) -> Ite
         if name not in models:
             continue
         table = folder.load_evaluation(name)
-        asked = {"model": models[name], "margin": spec.margin, "match": spec.match, "seeds": spec.seeds}
-        said = {"model": table.model, "margin": table.margin, "match": table.match, "seeds": table.n_seeds}
+        # Of a model that lies in a folder a recipe may be published with the last name alone.
+        asked = {"model": _last_name(models[name]), "margin": spec.margin, "match": spec.match, "seeds": spec.seeds}
+        said = {"model": _last_name(table.model), "margin": table.margin, "match": table.match, "seeds": table.n_seeds}
         # An evaluation that says that its recipe was another one, by overrides, does not claim to follow this one.
         overridden = table.provenance.recipe_digest != scores.provenance.recipe_digest
         for key in asked:
             if asked[key] != said[key]:
                 line = f"evaluation {name}: {key} {said[key]} there, {asked[key]} in the recipe"
                 yield Unknown(f"{line}, and it was made from another recipe than the scores") if overridden else line
+
+
+def _last_name(model: str) -> str:
+    return re.split(r"[:/\\]", model)[-1]

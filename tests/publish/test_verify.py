@@ -316,12 +316,19 @@ def the_classes_of_the_scores(tree: Path) -> None:
     write_record(path, record)
 
 
-def the_classes_of_a_variant(tree: Path) -> None:
-    path = tree / "keep-50" / "train-00000-of-00001.parquet"
+def swap_classes(path: Path) -> None:
     dataset = Dataset.from_parquet(str(path))
     assert isinstance(dataset, Dataset)
     names = dataset.features["label"].names
     dataset.cast_column("label", ClassLabel(names=[names[1], names[0], *names[2:]])).to_parquet(str(path))
+
+
+def the_classes_of_a_variant(tree: Path) -> None:
+    swap_classes(tree / "keep-50" / "train-00000-of-00001.parquet")
+
+
+def the_classes_of_another_split(tree: Path) -> None:
+    swap_classes(tree / "keep-50" / "test-00000-of-00001.parquet")
 
 
 def one_result(tree: Path) -> None:
@@ -360,6 +367,7 @@ CHANGES: dict[Callable[[Path], None], str] = {
     one_id_of_a_score: "labels and test rows are those of the source",
     the_classes_of_the_scores: "labels and test rows are those of the source",
     the_classes_of_a_variant: "rows are those of the source",
+    the_classes_of_another_split: "the card's metadata are those of the files",
     one_result: "accuracies are those of the predictions",
 }
 
