@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from hf_datadiet.errors import StaleRecordError
 from hf_datadiet.identity import digest_of
 from hf_datadiet.markdown import to_markdown
 from hf_datadiet.recipe import Recipe
-from hf_datadiet.records import AUTO, EvaluationTable, Report, Selection
+from hf_datadiet.records import AUTO, Report
 from hf_datadiet.report import build_report
 from hf_datadiet.store import PICTURES, RunFolder, from_where
 
@@ -37,17 +37,19 @@ FILES = {
 
 
 def report_run(recipe: Recipe, folder: RunFolder) -> Report:
-    """Write both reports and the pictures of the folder anew, and return the report. `RecipeError` if nothing has been scored."""
-    made = _illustrated(assembled(recipe, folder), folder)
+    """Write both reports and the pictures of the folder anew, and return the report. `RecipeError` if nothing has been scored,
+    `StaleRecordError` if an evaluation has judged other rows under the name of a selection.
+    """
+    report = assembled(recipe, folder)
+    _require_judged_rows(folder)
+    made = _illustrated(report, folder)
     made = dataclasses.replace(made, files={name: meaning for name, meaning in FILES.items() if list(folder.path.glob(name))})
     folder.save_report(made, to_markdown(made))
     return made
 
 
 def assembled(recipe: Recipe, folder: RunFolder) -> Report:
-    """The report that the records of the folder make, without its files; nothing is written. `RecipeError` if nothing has been scored,
-    `StaleRecordError` if an evaluation has judged other rows under the name of a selection.
-    """
+    """The report that the records of the folder make, without its files; nothing is written. `RecipeError` if nothing has been scored."""
     table = folder.load_scores()
     folder.require_markers()
     folder.tunings.require_markers()
@@ -74,7 +76,7 @@ def assembled(recipe: Recipe, folder: RunFolder) -> Report:
     return build_report(
         table,
         selections,
-        _judged(folder, selections),
+        [folder.load_evaluation(name) for name in folder.evaluations()],
         tunings=[
             (folder.tunings.load_evaluation(name), folder.load_tuning(name)) for name in folder.tunings.evaluations() if name in tuned
         ],
@@ -86,20 +88,19 @@ def assembled(recipe: Recipe, folder: RunFolder) -> Report:
     )
 
 
-def _judged(folder: RunFolder, selections: Sequence[Selection]) -> list[EvaluationTable]:
-    """The finished evaluations; `StaleRecordError` where a selection was made anew, from other rows, since it was judged."""
-    kept = {selection.name: selection.kept for selection in selections}
-    tables = [folder.load_evaluation(name) for name in folder.evaluations()]
-    for table in tables:
+def _require_judged_rows(folder: RunFolder) -> None:
+    """Raise `StaleRecordError` where a selection was made anew, from other rows, since it was judged."""
+    kept = {name: folder.load_selection(name).kept for name in folder.selections()}
+    for name in folder.evaluations():
+        table = folder.load_evaluation(name)
         for result in table.results:
             rows = kept.get(table.arm_selections.get(result.arm, ""))
             # As `training.redrawn.rows_digest` of rows that stay the same in each epoch.
             if rows is not None and digest_of([rows]) != result.train_ids_digest:
                 raise StaleRecordError(
-                    f"selection {table.arm_selections[result.arm]!r} has other rows now than evaluation {table.name} has judged; delete "
-                    f"{folder.evaluation_path(table.name)}, or the selection, and evaluate again"
+                    f"selection {table.arm_selections[result.arm]!r} has other rows now than evaluation {name} has judged; delete "
+                    f"{folder.evaluation_path(name)}, or the selection, and evaluate again"
                 )
-    return tables
 
 
 def _illustrated(report: Report, folder: RunFolder) -> Report:

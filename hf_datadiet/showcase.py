@@ -31,14 +31,18 @@ def ends(pinned: Pinned, table: ScoreTable, score: str, target: Path, within: st
 
     `within`: what `target` is called in the repository. Of equals the row that comes first. `PublishError` for a row that cannot be shown.
     """
+    hardest, easiest = (
+        tuple(_example(pinned, table, score, int(at), target, within) for at in places) for places in end_rows(table, score)
+    )
+    return Examples(score, hardest=hardest, easiest=easiest)
+
+
+def end_rows(table: ScoreTable, score: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The positions in the table of the `SHOWN` hardest rows, hardest first, and of the easiest, easiest first."""
     labelled = np.flatnonzero(table.label != UNLABELLED)
     hardness = column(table, labelled, score).hardness
-
-    def first(order: NDArray[np.float64]) -> tuple[Example, ...]:
-        places = np.lexsort((table.example_id[labelled], order))[:SHOWN]
-        return tuple(_example(pinned, table, score, int(row), target, within) for row in labelled[places])
-
-    return Examples(score, hardest=first(-hardness), easiest=first(hardness))
+    hardest, easiest = (labelled[np.lexsort((table.example_id[labelled], order))[:SHOWN]] for order in (-hardness, hardness))
+    return hardest, easiest
 
 
 def _example(pinned: Pinned, table: ScoreTable, score: str, at: int, target: Path, within: str) -> Example:

@@ -6,6 +6,9 @@ import re
 from typing import Any
 
 import yaml
+from datasets import DatasetInfo
+from datasets.info import DatasetInfosDict
+from huggingface_hub import DatasetCardData
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from hf_datadiet.hub.merging import BEGIN, END
@@ -26,3 +29,8 @@ def metadata_of(text: str) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError):
         data = None
     return data if isinstance(data, dict) else {}
+
+
+def info_of(entry: dict[str, Any]) -> DatasetInfo:
+    """What datasets understands of an entry of `dataset_info`, which names its config; whatever it raises where it understands nothing."""
+    return DatasetInfosDict.from_dataset_card_data(DatasetCardData(dataset_info=[entry]))[entry["config_name"]]

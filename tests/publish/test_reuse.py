@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from datasets import Dataset
@@ -14,6 +16,7 @@ from hf_datadiet.recipe_yaml import kept_recipe
 from hf_datadiet.store import RunFolder
 from tests.hub.server import LoopbackHub
 from tests.publish.runs import IMAGES, source_files
+from tests.publish.test_verify import change_plain, reseal
 from tests.synthetic import same
 
 Call = Callable[..., tuple[Any, str, str]]
@@ -102,3 +105,32 @@ def test_what_is_damaged_there(name: str, pictures: Path, call: Call, tmp_path: 
             "score", "--from-hub", str(path.parents[1]), "--out", str(tmp_path / "new"), f"source.path={pictures / 'source'}"
         )
         assert (code, out) == (2, "") and len(err.splitlines()) == 1 and not (tmp_path / "new").exists()
+
+
+def test_scores_that_are_not_those_that_were_published(pictures: Path, call: Call, tmp_path: Path) -> None:
+    assert call("publish", str(pictures / "run"), "--to", REPO)[0] == 0
+    tree = pictures / "run" / "published"
+    path = tree / "scores" / "train-00000-of-00001.parquet"
+    content = path.read_bytes()
+
+    def refused() -> str:
+        code, _, err = call("score", "--from-hub", str(tree), "--out", str(tmp_path / "new"), f"source.path={pictures / 'source'}")
+        assert code == 2 and len(err.splitlines()) == 1 and not (tmp_path / "new").exists()
+        path.write_bytes(content)
+        return err
+
+    table = pq.read_table(path)
+    reversed_ = [
+        table[name] if name in ("example_id", "source_id", "label") else table[name].take(list(range(47, -1, -1)))
+        for name in table.column_names
+    ]
+    pq.write_table(pa.table(reversed_, schema=table.schema), path)
+    assert "is not as it was published: scores/train-00000-of-00001.parquet was changed" in refused()
+    # Whoever makes the digests fit as well is found by the values of the seeds, and by the source.
+    for column, value, said in (("el2n", 0.5, "1 rows are not the mean of the seeds"), ("label", 2, "1 scored rows have another label")):
+        change_plain(path, column, 3, value)
+        reseal(tree)
+        assert said in refused()
+    reseal(tree)
+    (tree / "scores" / "train-00001-of-00002.parquet").write_bytes(content)
+    assert "train-00001-of-00002.parquet was added" in refused()

@@ -105,9 +105,13 @@ def untrained(place: Path, words: Words, kind: str, *, on_disk: bool = False) ->
     selection = select(table, name="keep-50", score="el2n", keep=0.5, provenance=PROVENANCE)
     folder.save_selection(selection)
     judged = evaluation(right={arm: right[: len(SEEDS)] for arm, right in RIGHT.items()}, n_seeds=len(SEEDS))
-    # As if each had been trained on the rows that are selected.
-    results = tuple(replace(result, train_ids_digest=rows_digest(selection.kept, result.epochs)) for result in judged.results)
-    folder.save_evaluation(
-        replace(judged, results=results, test_id=pinned.test_id, test_label=pinned.test_label, source_digest=pinned.record.digest)
-    )
+    trained = {"full": table.example_id[table.label != UNLABELLED], "keep-50": selection.kept}
+    results = [
+        replace(each, n_rows=rows.size, train_ids_digest=rows_digest(rows, each.epochs))
+        if (rows := trained.get(each.arm)) is not None
+        else each
+        for each in judged.results
+    ]
+    about = {"test_id": pinned.test_id, "test_label": pinned.test_label, "source_digest": pinned.record.digest, "model": recipe.task.model}
+    folder.save_evaluation(replace(judged, results=tuple(results), **about))
     return place
