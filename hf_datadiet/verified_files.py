@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from hf_datadiet.durable import file_digest
 from hf_datadiet.errors import PublishError
@@ -13,11 +13,15 @@ from hf_datadiet.hub.published import EVIDENCE
 
 
 def manifest(published: Path) -> dict[str, str]:
-    """{path: digest}; `PublishError` where it is missing or damaged."""
+    """{path: digest}; `PublishError` where it is missing or damaged, or names a file that would lie outside."""
     read = load_json(published / EVIDENCE / "manifest.json")
     files = read.get("files") if isinstance(read, dict) else None
     if not isinstance(files, dict):
         raise PublishError(f"{EVIDENCE}/manifest.json is missing or damaged; publish it again")
+    for name in files:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name:
+            raise PublishError(f"{EVIDENCE}/manifest.json names a file outside of the publication ({name!a}); do not use it")
     return files
 
 

@@ -466,6 +466,13 @@ def test_an_evaluation_that_says_that_its_recipe_was_another(pictures: Path, cal
     assert found.state == "not verifiable" and "margin 2.0 there, 0.5 in the recipe" in found.details[0]
 
 
+@pytest.mark.parametrize("name", ["../x", "scores/../../x", "/etc/passwd", "..\\x"])
+def test_nothing_outside_is_looked_at(name: str, tree: Path) -> None:
+    (tree / "evidence" / "manifest.json").write_text(json.dumps({"files": {name: "sha256:1"}}))
+    found = differing(tree)
+    assert list(found) == ["records are whole"] and "names a file outside of the publication" in found["records are whole"][0]
+
+
 def test_examples(pictures: Path, call: Call) -> None:
     assert call("publish", str(pictures / "run"), "--to", REPO, "--examples")[0] == 0
     tree, what = pictures / "run" / "published", "publication.json says what lies there"
