@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 from datasets import Features
 
 from hf_datadiet.checked import TOLERANCE, Unknown
+from hf_datadiet.errors import PluginError
 from hf_datadiet.hub.published import SCORES, scores_dataset
 from hf_datadiet.hub.source import Pinned
-from hf_datadiet.records import ScoreColumn, ScoreTable
+from hf_datadiet.records import Direction, ScoreColumn, ScoreTable
 from hf_datadiet.stats import reliability, seed_mean_se
+from hf_datadiet.training.session import find_scores
 from hf_datadiet.verified_files import splits_of
 
 
@@ -54,6 +56,22 @@ def other_than_scored(table: ScoreTable, pinned: Pinned) -> Iterator[str]:
     own = None if pinned.source_id is None else pinned.source_id[pinned.scored].tolist()
     if own != (None if table.source_id is None else table.source_id.tolist()):
         yield "the scored rows have other ids (source_id) than in the source"
+
+
+def other_directions(table: ScoreTable, names: Sequence[str]) -> Iterator[str]:
+    """Which end of each score is the hard one beside its definition. `names`: the scores of the recipe."""
+    known: dict[str, Direction] = {}
+    for name in names:
+        try:
+            batch, following = find_scores([name])
+        except PluginError as fault:
+            yield Unknown(str(fault))
+            continue
+        known |= {called: score.higher_is for called, score in batch.items()}
+        known |= {column.name: column.higher_is for score in following.values() for column in score.columns}
+    for name, column in table.columns.items():
+        if known.get(column.score, column.higher_is) != column.higher_is:
+            yield f"{name}: high is {column.higher_is} there, {known[column.score]} by its definition"
 
 
 def other_columns(published: Path, table: ScoreTable, *, ids_only: bool) -> Iterator[str]:

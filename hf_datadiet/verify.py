@@ -41,7 +41,7 @@ from hf_datadiet.verified_card import other_card, other_metadata, other_publicat
 from hf_datadiet.verified_files import added, changed, config_folders, manifest
 from hf_datadiet.verified_report import other_report
 from hf_datadiet.verified_rows import other_rows, other_than_source
-from hf_datadiet.verified_scores import other_columns, other_means, other_than_scored
+from hf_datadiet.verified_scores import other_columns, other_directions, other_means, other_than_scored
 from hf_datadiet.verified_selections import selections_again
 from hf_datadiet.verified_trainings import other_accuracies, other_settings, other_test_rows, other_training_rows
 
@@ -119,6 +119,7 @@ def _restored(published: Path, folder: RunFolder, about: Mapping[str, Any], pinn
     restore_judged(published, folder, labels)
     selections = [folder.load_selection(name) for name in folder.selections() if name in publication.variants]
     yield check("scores are the means of those of the seeds", other_means(table))
+    yield check("scores mean what their definitions say", other_directions(table, recipe.score.scores))
     yield from selections_again(table, selections)
     yield check("accuracies are those of the predictions", other_accuracies(folder))
     yield check("trainings are of the rows that they are said to be of", other_training_rows(folder, table))

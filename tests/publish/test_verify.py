@@ -33,6 +33,7 @@ REPO = "me/toys-diet"
 CHECKS = [
     "files are as they were written",
     "scores are the means of those of the seeds",
+    "scores mean what their definitions say",
     "selection keep-25 follows from the scores",
     "selection keep-50 follows from the scores",
     "accuracies are those of the predictions",
@@ -316,6 +317,13 @@ def the_classes_of_the_scores(tree: Path) -> None:
     write_record(path, record)
 
 
+def the_direction_of_a_score(tree: Path) -> None:
+    path = tree / "evidence" / "scores.json"
+    record = read_record(path)
+    record["columns"]["el2n"]["higher_is"] = "easier"
+    write_record(path, record)
+
+
 def swap_classes(path: Path) -> None:
     dataset = Dataset.from_parquet(str(path))
     assert isinstance(dataset, Dataset)
@@ -368,6 +376,7 @@ CHANGES: dict[Callable[[Path], None], str] = {
     the_classes_of_the_scores: "labels and test rows are those of the source",
     the_classes_of_a_variant: "rows are those of the source",
     the_classes_of_another_split: "the card's metadata are those of the files",
+    the_direction_of_a_score: "scores mean what their definitions say",
     one_result: "accuracies are those of the predictions",
 }
 
