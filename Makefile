@@ -27,7 +27,7 @@ test-slow: .venv/.installed  ## the tests that take minutes
 	$(BIN)/python -m pytest $(SPREAD) -m "slow and not models"
 
 test-models: .venv/.installed  ## gradient norms of a model of every family of timm, and of transformers' classifiers
-	$(BIN)/python -m pytest -m models
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 -m models
 
 check: .venv/.installed  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check --quiet .
